@@ -1,0 +1,137 @@
+# ccpipe: `make demo` and `make test` install what is missing, build, and run.
+#
+#   make            the five tools and the backends in bin/
+#   make deps       what is missing of the packages below (Debian names)
+#   make test       every test; ends with "N passed, N failed, N skipped"
+#   make check-deep sanitizer build, fuzzers, kill loops: minutes to hours
+#   make demo       the pipeline on the bundled pair of models, demo/report.html
+#   make lint       format, headers, include direction, shellcheck
+#   make man        doc/man/*.1 from the option tables
+#   make install    to $(DESTDIR)$(PREFIX)
+#   SAN=address,undefined   builds with sanitizers into build-san/ and bin-san/
+#   WERROR=1                warnings are errors
+
+PACKAGES := gcc libc6-dev libdnnl-dev libjansson-dev liblz4-dev libxxhash-dev libzstd-dev libsnappy-dev
+TEST_PACKAGES := libcmocka-dev bats shellcheck lz4 zstd strace procps clang libclang-rt-dev
+PREFIX ?= /usr/local
+TOOLS := tokstream actgen shufbuf cctrain ccanalyze
+CC := gcc
+
+SUFFIX := $(if $(SAN),-san)
+B := build$(SUFFIX)
+BIN := bin$(SUFFIX)
+
+WARNINGS := -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Wvla -Wformat=2 \
+	-Wconversion $(if $(WERROR),-Werror)
+CFLAGS ?= -O2 -g
+ALL_CFLAGS := -std=c11 -D_POSIX_C_SOURCE=200809L -D_FILE_OFFSET_BITS=64 -I. -pthread -fno-plt \
+	$(WARNINGS) $(CFLAGS) $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer)
+ALL_LDFLAGS := -pthread $(LDFLAGS) $(if $(SAN),-fsanitize=$(SAN))
+LIBS := -ljansson -llz4 -lzstd -lxxhash -ldl -lm
+LIBS_tokstream := -lsnappy
+
+COMMON_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard common/*.c) kernels/load.c)
+tool_sources = $(filter-out tools/$(1)/main.c,$(wildcard tools/$(1)/*.c))
+tool_objects = $(patsubst %.c,$(B)/%.o,$(call tool_sources,$(1)))
+TOOL_LIBRARIES := $(TOOLS:%=$(B)/lib%.a)
+
+# The CPU backend is built once per level of the x86-64 instruction set; kernels/load.c takes the
+# highest that the processor has, so that what is copied to another machine runs there.
+CPU_LEVELS := v2 v3 v4
+CPU_BACKENDS := $(CPU_LEVELS:%=$(BIN)/ccpipe-cpu-%.so)
+
+UNIT_TESTS := $(patsubst %.c,$(B)/%,$(wildcard tests/unit/test_*.c tests/parity/test_*.c))
+FUZZERS := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+
+.PHONY: all deps test test-programs check-deep demo lint man bench install clean fuzzers
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+all: $(TOOLS:%=$(BIN)/%) $(CPU_BACKENDS)
+
+$(B)/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
+
+$(B)/libcommon.a: $(COMMON_OBJECTS)
+	@rm -f $@
+	ar rcs $@ $^
+
+define TOOL_RULES
+$(B)/lib$(1).a: $(call tool_objects,$(1))
+	@rm -f $$@
+	ar rcs $$@ $$^
+
+$(BIN)/$(1): $(B)/tools/$(1)/main.o $(B)/lib$(1).a $(B)/libcommon.a
+	@mkdir -p $$(@D)
+	$(CC) $(ALL_LDFLAGS) -o $$@ $$^ $$(LIBS_$(1)) $(LIBS)
+endef
+$(foreach tool,$(TOOLS),$(eval $(call TOOL_RULES,$(tool))))
+
+define CPU_RULES
+$(B)/kernels-$(1)/%.o: kernels/cpu/%.c
+	@mkdir -p $$(@D)
+	$(CC) $(ALL_CFLAGS) -O3 -march=x86-64-$(1) -fPIC -fopenmp -fno-math-errno -fno-trapping-math \
+		-fvisibility=hidden -MMD -MP -c $$< -o $$@
+
+$(BIN)/ccpipe-cpu-$(1).so: $(patsubst kernels/cpu/%.c,$(B)/kernels-$(1)/%.o,$(wildcard kernels/cpu/*.c))
+	@mkdir -p $$(@D)
+	$(CC) $(ALL_LDFLAGS) -shared -fopenmp -Wl,-z,defs -o $$@ $$^ -ldnnl -lm
+endef
+$(foreach level,$(CPU_LEVELS),$(eval $(call CPU_RULES,$(level))))
+
+# A unit test links with every module of every tool (not their main functions); the linker takes
+# what it needs.
+$(B)/tests/%: tests/%.c $(TOOL_LIBRARIES) $(B)/libcommon.a
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -MMD -MP -MF $@.d $(ALL_LDFLAGS) -o $@ $< \
+		-Wl,--start-group $(TOOL_LIBRARIES) $(B)/libcommon.a -Wl,--end-group -lcmocka -lsnappy $(LIBS)
+
+# Fuzzers are built from source by clang, all modules instrumented.
+FUZZ_SOURCES := $(wildcard common/*.c) $(foreach tool,$(TOOLS),$(call tool_sources,$(tool)))
+FUZZ_OBJECTS := $(patsubst %.c,$(B)/fuzz/obj/%.o,$(FUZZ_SOURCES))
+FUZZ_FLAGS := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
+$(B)/fuzz/obj/%.o: %.c
+	@mkdir -p $(@D)
+	clang -std=c11 -D_POSIX_C_SOURCE=200809L -D_FILE_OFFSET_BITS=64 -I. $(FUZZ_FLAGS) -MMD -MP -c $< -o $@
+$(B)/fuzz/libfuzzed.a: $(FUZZ_OBJECTS)
+	@rm -f $@
+	ar rcs $@ $^
+$(B)/fuzz/fuzz_%: tests/fuzz/fuzz_%.c $(B)/fuzz/libfuzzed.a
+	clang -std=c11 -D_POSIX_C_SOURCE=200809L -D_FILE_OFFSET_BITS=64 -I. $(FUZZ_FLAGS) -fsanitize=fuzzer \
+		-pthread -o $@ $< $(B)/fuzz/libfuzzed.a -lsnappy $(LIBS)
+fuzzers: $(FUZZERS)
+
+deps:
+	@tools/install-deps $(PACKAGES) $(TEST_PACKAGES)
+
+test-programs: all $(UNIT_TESTS)
+
+test: deps
+	@$(MAKE) --no-print-directory -j2 test-programs fuzzers
+	@tests/run
+
+check-deep: deps
+	@tests/deep/run
+
+demo: deps
+	@$(MAKE) --no-print-directory -j2 all
+	@pipelines/demo
+
+lint:
+	@tests/lint/run
+
+man: all
+	@mkdir -p doc/man
+	@for tool in $(TOOLS); do $(BIN)/$$tool --man > doc/man/$$tool.1; done
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/ccpipe $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 755 $(TOOLS:%=$(BIN)/%) $(DESTDIR)$(PREFIX)/bin
+	install -m 644 $(CPU_BACKENDS) $(DESTDIR)$(PREFIX)/lib/ccpipe
+	install -m 644 doc/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
+
+clean:
+	rm -rf build bin build-san bin-san
+
+-include $(shell find $(B) -name '*.d' 2>/dev/null)

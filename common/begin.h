@@ -1,0 +1,78 @@
+/* begin.h - what BEGIN says of a stream: kind, sources, element type, where it came from.
+ *
+ * doc/FORMAT.md lists the JSON keys. A struct begin is the parsed form; begin_to_json() and
+ * begin_from_json() are inverse to each other on valid input.
+ */
+#ifndef CCPIPE_BEGIN_H
+#define CCPIPE_BEGIN_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "dtype.h"
+#include "err.h"
+
+#define BEGIN_MAX_SOURCES 256
+#define BEGIN_MAX_WIDTH (1u << 24) /* elements of a row, all sources together */
+
+enum begin_kind { BEGIN_TOKENS, BEGIN_ACTIVATIONS };
+
+struct begin_source {
+    char *name;       /* "MODEL.HOOK", e.g. "base.blocks.14.hook_resid_pre" */
+    char *model;      /* "base" */
+    char *hook;       /* "blocks.14.hook_resid_pre", "" where unknown (packed arrays) */
+    char *model_hash; /* XXH3-128 of config and weights' headers in hexadecimal, "" unknown */
+    uint32_t width;   /* d_s */
+    double scale;     /* the factor already applied to the rows; 1 for none */
+};
+
+struct begin {
+    enum begin_kind kind;
+    /* tokens */
+    bool has_seq_len;
+    uint64_t seq_len; /* every sequence has this length; absent where lengths may differ */
+    /* activations */
+    enum dtype dtype; /* F32, BF16 or I8 (one f32 scale per row and source before the bytes) */
+    size_t source_count;
+    struct begin_source *sources;
+    char *tokenizer_hash; /* "" unknown */
+    /* both */
+    bool has_rows;
+    uint64_t rows;      /* rows (sequences) from first_row on, exact */
+    uint64_t first_row; /* number of the first row; above 0 where a shuffle skipped draws */
+    json_t *options;    /* resolved options that change the bytes, {} if none; owned */
+    json_t *upstream;   /* BEGIN of the stage before, or NULL; owned */
+    json_t *extra;      /* further keys of the tool (e.g. "dropped", "inputs"), {}; owned */
+    const char *tool;   /* "actgen 0.1.0"; owned */
+};
+
+/* An empty one for `tool` ("actgen"); begin_free() frees the members, legal on a zeroed struct. */
+int begin_init(struct begin *begin, enum begin_kind kind, const char *tool) MUST_CHECK;
+void begin_free(struct begin *begin);
+int begin_copy(struct begin *to, const struct begin *from) MUST_CHECK;
+
+/* Appends a source; the strings are copied. */
+int begin_add_source(struct begin *begin, const char *name, const char *model, const char *hook,
+                     const char *model_hash, uint32_t width, double scale) MUST_CHECK;
+
+/* D: the sum of the widths. Bytes of a row on the wire, without its tag. */
+size_t begin_width(const struct begin *begin);
+size_t begin_row_bytes(const struct begin *begin);
+
+json_t *begin_to_json(const struct begin *begin) MUST_CHECK;
+/* ERR_DATA, logged with `name`, where a key is missing, of a wrong type or out of range. */
+int begin_from_json(struct begin *begin, const json_t *json, const char *name) MUST_CHECK;
+
+/* Whether rows of both may follow each other or train one crosscoder: same kind, dtype, source
+ * names, widths, model hashes and scales. 0, or ERR_USAGE with both values printed, naming what
+ * differs; for scales it names --norm FILE. */
+int begin_compatible(const struct begin *a, const char *name_a, const struct begin *b,
+                     const char *name_b) MUST_CHECK;
+
+/* XXH3-128 in hexadecimal (32 digits) of the canonical JSON without "rows" and "first_row" at any
+ * level: two streams with one identity carry the same rows in the same order, wherever they begin. */
+int begin_identity(const struct begin *begin, char hex[33]) MUST_CHECK;
+
+#endif
