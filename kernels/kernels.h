@@ -28,8 +28,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "dtype.h"
-#include "err.h"
+#include "common/dtype.h"
+#include "common/err.h"
 
 #ifdef __cplusplus
 extern "C" {
