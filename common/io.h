@@ -20,6 +20,8 @@ struct io_file {
     int fd;             /* -1: not open */
     bool regular;       /* a regular file: pread and size make sense */
     bool owned;         /* io_close() closes fd */
+    int cancel_fd;      /* a descriptor that ends a wait with ERR_INTERRUPTED once it is readable
+                           (polled beside sig_fd()); 0: none */
     char *name;         /* for messages: the path, "standard input", "standard output" */
     _Atomic int64_t offset;    /* bytes read or written through this struct */
     _Atomic int64_t waited_ns; /* time spent inside waiting reads or writes */

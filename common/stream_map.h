@@ -1,0 +1,39 @@
+/* stream_map.h - where the parts and records of regular files lie, without decoding the rows.
+ *
+ * A part is one BEGIN ... END; a file holds one or, after cat, several. Parts are found from the end
+ * of a file by their indexes, else by walking over the frames. Internal to the stream modules
+ * and to the programs that describe, verify and salvage files.
+ */
+#ifndef CCPIPE_STREAM_MAP_H
+#define CCPIPE_STREAM_MAP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "err.h"
+#include "index.h"
+#include "io.h"
+
+struct stream_part {
+    size_t file;         /* which of the files */
+    int64_t start, end;  /* BEGIN's first byte; behind END's last byte (before the index) */
+    bool has_end;        /* the last record is a whole END */
+    uint64_t rows, first_row; /* of END and BEGIN; 0 without END */
+    struct index index;  /* with entries only where the file had a good one */
+};
+
+struct stream_map {
+    struct stream_part *parts;
+    size_t count;
+};
+
+/* Maps `count` open regular files. Files that are cut or damaged give parts without has_end and no
+ * error: whoever reads them will meet it. Negative codes are for I/O and memory alone. */
+int stream_map_build(struct stream_map *map, const struct io_file *files,
+                     size_t count) MUST_CHECK;
+void stream_map_free(struct stream_map *map);
+
+/* Rows of all parts, where each has its END. */
+bool stream_map_rows(const struct stream_map *map, uint64_t *rows);
+
+#endif
