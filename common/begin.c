@@ -112,10 +112,10 @@ static json_t *begin_sources_json(const struct begin *begin)
     size_t offset = 0;
     for (size_t i = 0; i < begin->source_count && list != NULL; i++) {
         const struct begin_source *s = &begin->sources[i];
-        json_t *source = json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:f}", "name", s->name, "model",
-                                   s->model, "hook", s->hook, "model_hash", s->model_hash, "offset",
-                                   (json_int_t)offset, "width", (json_int_t)s->width, "scale",
-                                   s->scale);
+        json_t *source =
+            json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:f}", "name", s->name, "model", s->model,
+                      "hook", s->hook, "model_hash", s->model_hash, "offset", (json_int_t)offset,
+                      "width", (json_int_t)s->width, "scale", s->scale);
         if (source == NULL || json_array_append_new(list, source) != 0) {
             json_decref(list);
             return NULL;
@@ -182,7 +182,8 @@ static int begin_read_source(struct begin *begin, const json_t *json, const char
         (status = json_get_real(json, "scale", file, &scale)) != 0)
         return status;
     if (at != *offset || width == 0 || width > BEGIN_MAX_WIDTH - *offset)
-        return log_fail(ERR_DATA, "'%s': BEGIN: source '%s' has offset %" PRIu64 " and width %" PRIu64
+        return log_fail(ERR_DATA,
+                        "'%s': BEGIN: source '%s' has offset %" PRIu64 " and width %" PRIu64
                         ", expected offset %zu and at most %u elements in a row",
                         file, name, at, width, *offset, BEGIN_MAX_WIDTH);
     if (!(scale > 0 && scale < 1e30))
@@ -232,8 +233,8 @@ static int begin_read_json(struct begin *begin, const json_t *json, const char *
     free((char *)begin->tool);
     if ((begin->tool = strdup(tool)) == NULL)
         return mem_fail("BEGIN", strlen(tool), 1);
-    if ((status = begin_read_optional_count(json, "rows", file, &begin->has_rows,
-                                            &begin->rows)) != 0 ||
+    if ((status = begin_read_optional_count(json, "rows", file, &begin->has_rows, &begin->rows)) !=
+            0 ||
         (status = json_get_count(json, "first_row", file, &begin->first_row)) != 0 ||
         (status = begin_read_optional_count(json, "seq_len", file, &begin->has_seq_len,
                                             &begin->seq_len)) != 0)
@@ -275,8 +276,10 @@ int begin_from_json(struct begin *begin, const json_t *json, const char *name)
 static int begin_differ(const char *name_a, const char *a, const char *name_b, const char *b,
                         const char *what)
 {
-    return log_fail(ERR_USAGE, "'%s' and '%s' do not belong together: %s is %s in the first and %s in "
-                    "the second", name_a, name_b, what, a, b);
+    return log_fail(ERR_USAGE,
+                    "'%s' and '%s' do not belong together: %s is %s in the first and %s in "
+                    "the second",
+                    name_a, name_b, what, a, b);
 }
 
 static int begin_compare_source(const struct begin_source *a, const char *name_a,
@@ -296,7 +299,8 @@ static int begin_compare_source(const struct begin_source *a, const char *name_a
         return begin_differ(name_a, a->model_hash, name_b, b->model_hash, what);
     }
     if (a->scale != b->scale)
-        return log_fail(ERR_USAGE, "'%s' and '%s' were normalised by other factors: '%s' by %.9g and "
+        return log_fail(ERR_USAGE,
+                        "'%s' and '%s' were normalised by other factors: '%s' by %.9g and "
                         "%.9g; make both with the same actgen --norm FILE",
                         name_a, name_b, a->name, a->scale, b->scale);
     return 0;

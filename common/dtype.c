@@ -7,7 +7,9 @@ static const struct {
     const char *name;
     size_t size;
 } dtype_table[DTYPE_COUNT] = {
-    [DTYPE_F32] = {"f32", 4}, [DTYPE_BF16] = {"bf16", 2}, [DTYPE_F16] = {"f16", 2},
+    [DTYPE_F32] = {"f32", 4},
+    [DTYPE_BF16] = {"bf16", 2},
+    [DTYPE_F16] = {"f16", 2},
     [DTYPE_I8] = {"int8", 1},
 };
 

@@ -1,9 +1,9 @@
 /* frame.c - finding the end of frames, and decoding and encoding them.
  *
- * The formats' frame headers and block headers are parsed here as far as it takes to find the end: LZ4 frame
- * format 1.6.1 and RFC 8878 for zstd. The content is decoded by the libraries, which check the
- * frame's own checksums. Our LZ4 frames have independent 4 MiB blocks with a checksum each, the
- * content's size and the content's checksum, so that no byte of a frame is without one.
+ * The formats' frame headers and block headers are parsed here as far as it takes to find the end:
+ * LZ4 frame format 1.6.1 and RFC 8878 for zstd. The content is decoded by the libraries, which
+ * check the frame's own checksums. Our LZ4 frames have independent 4 MiB blocks with a checksum
+ * each, the content's size and the content's checksum, so that no byte of a frame is without one.
  *
  * One walker serves reading from a pipe, reading at an offset, and measuring: it takes bytes from a
  * cursor that keeps them or passes over them.
@@ -52,7 +52,7 @@ void frame_buffer_free(struct frame_buffer *buffer)
 /* ---- the walker */
 
 struct frame_cursor {
-    struct io_file *stream;          /* sequential, or NULL */
+    struct io_file *stream;           /* sequential, or NULL */
     const struct io_file *positioned; /* by pread from `at` */
     int64_t at;
     int64_t start, file_size;
@@ -64,8 +64,10 @@ static int frame_cut(const struct frame_cursor *cursor)
 {
     if (cursor->stream == NULL)
         return ERR_TRUNCATED;
-    return log_fail(ERR_TRUNCATED, "'%s': input ends inside the record at offset %" PRId64
-                    "; 'ccanalyze salvage' keeps what is whole", cursor->stream->name, cursor->start);
+    return log_fail(ERR_TRUNCATED,
+                    "'%s': input ends inside the record at offset %" PRId64
+                    "; 'ccanalyze salvage' keeps what is whole",
+                    cursor->stream->name, cursor->start);
 }
 
 static int frame_bad(const struct frame_cursor *cursor, const char *what)
@@ -76,7 +78,8 @@ static int frame_bad(const struct frame_cursor *cursor, const char *what)
                     cursor->start, what);
 }
 
-/* Takes `size` header bytes and points *bytes at them; 1, 0 at the end of input before the first. */
+/* Takes `size` header bytes and points *bytes at them; 1, 0 at the end of input before the first.
+ */
 static int frame_take(struct frame_cursor *cursor, size_t size, const uint8_t **bytes)
 {
     uint8_t *to = cursor->scratch;
@@ -330,15 +333,15 @@ static int frame_decode_lz4(struct frame_buffer *content, const struct frame *fr
 static int frame_decode_zstd(struct frame_buffer *content, const struct frame *frame,
                              const char *name)
 {
-    unsigned long long size =
-        ZSTD_getFrameContentSize(frame->stored.bytes, frame->stored.size);
+    unsigned long long size = ZSTD_getFrameContentSize(frame->stored.bytes, frame->stored.size);
     if (size > STREAM_HEADER_BYTES + (unsigned long long)STREAM_MAX_PAYLOAD)
-        return frame_wrong(frame, name, "a zstd frame without a content size that a record can have");
+        return frame_wrong(frame, name,
+                           "a zstd frame without a content size that a record can have");
     int status = frame_buffer_reserve(content, (size_t)size);
     if (status != 0)
         return status;
-    size_t got = ZSTD_decompress(content->bytes, (size_t)size, frame->stored.bytes,
-                                 frame->stored.size);
+    size_t got =
+        ZSTD_decompress(content->bytes, (size_t)size, frame->stored.bytes, frame->stored.size);
     if (ZSTD_isError(got))
         return frame_wrong(frame, name, ZSTD_getErrorName(got));
     content->size = got;
@@ -363,7 +366,8 @@ int frame_decode(struct frame_record *record, const struct frame *frame, const c
     if (wrong != NULL)
         return frame_wrong(frame, name, wrong);
     if (content->size != STREAM_HEADER_BYTES + (size_t)record->header.payload_bytes)
-        return frame_wrong(frame, name, "the frame does not hold exactly one record; a file that "
+        return frame_wrong(frame, name,
+                           "the frame does not hold exactly one record; a file that "
                            "another program compressed anew has to be piped in by 'lz4 -d'");
     record->payload = content->bytes + STREAM_HEADER_BYTES;
     if (record_hash(record->payload, record->header.payload_bytes) != record->header.payload_hash)

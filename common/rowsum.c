@@ -1,5 +1,6 @@
 /* rowsum.c - XXH3-128 per row, summed by halves. A short row is put behind its tag on the stack and
- * hashed in one call: setting up the streaming state costs as much as hashing some hundred bytes. */
+ * hashed in one call: setting up the streaming state costs as much as hashing some hundred bytes.
+ */
 #define XXH_STATIC_LINKING_ONLY /* XXH3_state_t on the stack */
 #include "rowsum.h"
 

@@ -111,8 +111,7 @@ static int map_file(struct stream_map *map, const struct io_file *file, size_t n
             const struct index_entry *last = &part.index.entries[part.index.count - 1];
             part.start = part.index.part_start;
             part.end = part.start + (int64_t)part.index.part_bytes;
-            status = map_end(&part, file, part.start + (int64_t)last->offset,
-                             part.index.count - 2);
+            status = map_end(&part, file, part.start + (int64_t)last->offset, part.index.count - 2);
         } else if (status >= 0) {
             index_free(&part.index);
             status = map_walk(&part, file, end);

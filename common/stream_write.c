@@ -1,9 +1,9 @@
 /* stream_write.c - writing a stream: rows into records, records into frames, frames in order.
  *
- * The caller's thread fills a record and writes finished frames; with a codec, worker threads compress
- * in between. Records go round a ring of slots: the caller fills slot n, hands it over, and
- * before it fills slot n + SLOTS it waits for slot n's frame and writes it. So order is that of the
- * ring, memory is SLOTS records, and all writing (and every signal) happens in one thread.
+ * The caller's thread fills a record and writes finished frames; with a codec, worker threads
+ * compress in between. Records go round a ring of slots: the caller fills slot n, hands it over,
+ * and before it fills slot n + SLOTS it waits for slot n's frame and writes it. So order is that of
+ * the ring, memory is SLOTS records, and all writing (and every signal) happens in one thread.
  *
  * Records are cut when they hold record_rows rows, which depends on the row's size alone; a token
  * record also when its bytes reach the target. Nothing else cuts, except stream_writer_flush().
@@ -379,8 +379,10 @@ int stream_writer_sequence(struct stream_writer *writer, uint64_t index, const u
     assert(writer->phase == WRITER_BEGUN && writer->tokens);
     size_t bytes = 12 + 4 * (size_t)length;
     if (bytes > STREAM_MAX_PAYLOAD)
-        return log_fail(ERR_USAGE, "sequence %llu has %lu tokens, more than a record can take; cut "
-                        "it with --seq-len", (unsigned long long)index, (unsigned long)length);
+        return log_fail(ERR_USAGE,
+                        "sequence %llu has %lu tokens, more than a record can take; cut "
+                        "it with --seq-len",
+                        (unsigned long long)index, (unsigned long)length);
     struct writer_slot *slot = &writer->slots[writer->next % writer->slot_count];
     int status;
     if (writer->filled > 0 && slot->record.size + bytes > WRITER_TARGET_BYTES) {
