@@ -11,15 +11,17 @@
  * Order. Operations on one queue run in order and may return before they are done; wait() waits for
  * the queue. Errors of a queue are kept and come back from wait(), as ERR_DEVICE or ERR_MEMORY.
  * Operations check nothing at run time that their caller fixed at set-up (shapes, alignment): a
- * wrong one is a bug and is asserted.
+ * wrong one is a bug and is asserted. Spans and columns are host memory, read before the call
+ * returns; so is what upload() reads on the CPU, elsewhere it must live until the queue has passed.
  *
  * Determinism. For the same build, kind of processor and number of threads the same input gives the
  * same bytes. Reductions run over fixed chunks in index order, whatever the number of threads, and
  * a row of an output depends on that row's input alone (so not on what else is in the batch).
  *
- * Letters: S sources, B rows in a batch, D sum of the widths, F latents, N tokens in a forward pass,
- * d model width, I inner width, H query heads, Hkv key heads. All matrices are row-major and dense.
- * `T` in a comment is the compute type of the device handle: F32, or BF16 (storage; sums are f32).
+ * Letters: S sources, B rows in a batch, D sum of the widths, F latents, N tokens in a forward
+ * pass, d model width, I inner width, H query heads, Hkv key heads. All matrices are row-major and
+ * dense. `T` in a comment is the compute type of the device handle: F32, or BF16 (storage; sums are
+ * f32).
  */
 #ifndef CCPIPE_KERNELS_H
 #define CCPIPE_KERNELS_H
@@ -47,10 +49,10 @@ struct kernels_gemm;   /* a matrix product of one shape, set up once */
 struct kernels_gemm_shape {
     int64_t m, n, k;
     bool trans_a, trans_b;
-    bool packed_b;        /* B is given as gemm_pack() left it */
-    bool bias;            /* add a f32 row */
-    bool relu;            /* max(0, .) at the end */
-    enum dtype a, b, c;   /* F32 or BF16; a == b */
+    bool packed_b;      /* B is given as gemm_pack() left it */
+    bool bias;          /* add a f32 row */
+    bool relu;          /* max(0, .) at the end */
+    enum dtype a, b, c; /* F32 or BF16; a == b */
 };
 
 /* Attention of one or more sequences inside a (N, (H + 2 Hkv) head_dim) matrix of q | k | v. */
@@ -76,8 +78,16 @@ struct kernels_adam {
     float correction1, correction2; /* 1 - beta^t, t from 1 */
 };
 
+/* What a backend needs of the program that loads it: it links with nothing of the project. */
+struct kernels_host {
+    int (*fail)(int code, const char *message); /* logs an error, returns code */
+    void (*note)(const char *message);          /* logs a note */
+    uint64_t (*memory_free)(void);              /* bytes of host memory that may still be taken */
+};
+
 /* Sums over a batch that the loss and the metrics need, f64, one per source and one for all
- * (index S): Σ_b ‖e‖², Σ_b ‖x − x̄‖², Σ_b (1 − ‖e‖²/‖x − x̄‖²) (a row with ‖x − x̄‖ = 0 adds 0 there). */
+ * (index S): Σ_b ‖e‖², Σ_b ‖x − x̄‖², Σ_b (1 − ‖e‖²/‖x − x̄‖²) (a row with ‖x − x̄‖ = 0 adds 0 there).
+ */
 struct kernels_recon_sums {
     double error, variance, explained;
 };
@@ -86,8 +96,11 @@ struct kernels {
     uint32_t abi;     /* KERNELS_ABI */
     const char *name; /* "cpu" */
 
-    /* ---- device. type: what T is. description says what was found, for -v and `auto`. */
-    int (*open)(struct kernels_device **device, unsigned index, unsigned threads, enum dtype type);
+    /* ---- device. type: what T is. description says what was found, for -v and `auto`. Callers use
+     * kernels_open() and kernels_close(). A function here that returns a code has logged the reason
+     * of a failure; its caller passes the code on. */
+    int (*open)(struct kernels_device **device, unsigned index, unsigned threads, enum dtype type,
+                const struct kernels_host *host);
     void (*close)(struct kernels_device *device);
     const char *(*description)(const struct kernels_device *device);
     uint64_t (*memory_free)(const struct kernels_device *device);
@@ -114,13 +127,14 @@ struct kernels {
                        const struct kernels_gemm_shape *shape);
     void (*gemm_free)(struct kernels_gemm *gemm);
     size_t (*gemm_packed_bytes)(const struct kernels_gemm *gemm);
-    /* d_b as stored -> d_packed (gemm_packed_bytes). Another product of the same shape may use it. */
+    /* d_b as stored -> d_packed (gemm_packed_bytes). Another product of the same shape may use it.
+     */
     void (*gemm_pack)(struct kernels_queue *queue, struct kernels_gemm *gemm, void *d_packed,
                       const void *d_b);
-    void (*gemm)(struct kernels_queue *queue, struct kernels_gemm *gemm, void *d_c,
-                 const void *d_a, const void *d_b, const float *d_bias);
+    void (*gemm)(struct kernels_queue *queue, struct kernels_gemm *gemm, void *d_c, const void *d_a,
+                 const void *d_b, const float *d_bias);
 
-    /* ---- elements. n f32 -> T, n stored floats (F32, BF16, F16) -> T. */
+    /* ---- elements. n of F32, BF16 or F16 -> F32 or BF16. */
     void (*cast)(struct kernels_queue *queue, void *d_to, enum dtype to, const void *d_from,
                  enum dtype from, size_t n);
     /* (rows, columns) -> (columns, rows), of one type. */
@@ -128,7 +142,7 @@ struct kernels {
                       size_t rows, size_t columns);
 
     /* ---- transformer forward. x is the residual stream in f32; h and y are T. */
-    /* x (N, d) = table[ids] * factor; table (V, d) of `type`. */
+    /* x (N, d) = table[ids] * factor; table (V, d) of `type` (F32, BF16 or F16), ids < V. */
     void (*embed)(struct kernels_queue *queue, float *d_x, const uint32_t *d_ids,
                   const void *d_table, enum dtype type, float factor, size_t n, size_t d);
     /* h (N, d) T = x * rsqrt(mean(x^2) + eps) * (1 + w). */
@@ -143,8 +157,8 @@ struct kernels {
      * d_angles (positions, head_dim) f32: cos for i < hd/2, then sin. */
     void (*rope)(struct kernels_queue *queue, void *d_qkv, const uint32_t *d_positions,
                  const float *d_angles, size_t n, size_t heads, size_t head_dim, size_t stride);
-    /* out (N, H head_dim) T from qkv (N, (H + 2 Hkv) head_dim) T; causal within each span. Rows that
-     * belong to no span are left as they are. */
+    /* out (N, H head_dim) T from qkv (N, (H + 2 Hkv) head_dim) T; causal within each span. Rows
+     * that belong to no span are left as they are. */
     void (*attention)(struct kernels_queue *queue, void *d_out, const void *d_qkv,
                       const struct kernels_attention *attention, const struct kernels_span *spans,
                       size_t span_count);
@@ -154,9 +168,9 @@ struct kernels {
     /* norm[i] = ‖x[i]‖ f64 sums, f32 result; not finite iff the row has a value that is not. */
     void (*row_norms)(struct kernels_queue *queue, float *d_norms, const float *d_x, size_t n,
                       size_t d);
-    /* Row r of d_rows (row_bytes apart) gets scale * x[index[r]] at byte `at`, as `type`: F32, BF16, or I8:
-     * then the f32 quantum max|v|/127 is written at byte quantum_at and the values are v/quantum,
-     * rounded to nearest even (a row of zeros has quantum 0). */
+    /* Row r of d_rows (row_bytes apart) gets scale * x[index[r]] at byte `at`, as `type`: F32,
+     * BF16, or I8: then the f32 quantum max|v|/127 is written at byte quantum_at and the values are
+     * v/quantum, rounded to nearest even (a row of zeros has quantum 0). */
     void (*emit_rows)(struct kernels_queue *queue, uint8_t *d_rows, const float *d_x,
                       const uint32_t *d_index, float scale, enum dtype type, size_t rows,
                       size_t row_bytes, size_t at, size_t quantum_at, size_t d);
@@ -166,13 +180,15 @@ struct kernels {
     void (*load_rows)(struct kernels_queue *queue, void *d_x, const uint8_t *d_rows,
                       enum dtype type, const struct kernels_columns *columns, size_t sources,
                       size_t rows, size_t width);
-    /* sums[j] = Σ_b f[b][j] (f32, f64 inside), counts[j] = #{b: f[b][j] > 0}; d_counts may be NULL. */
+    /* sums[j] = Σ_b f[b][j] (f32, f64 inside), counts[j] = #{b: f[b][j] > 0}; d_counts may be NULL.
+     */
     void (*latent_sums)(struct kernels_queue *queue, float *d_sums, uint32_t *d_counts,
                         const void *d_f, size_t rows, size_t latents);
     /* mean (D) of x over the batch. */
     void (*column_means)(struct kernels_queue *queue, float *d_means, const void *d_x, size_t rows,
                          size_t width);
-    /* e = xhat - x; g (B, D) T = factor * e; d_sums (S + 1) as kernels_recon_sums says. d_g may be NULL. */
+    /* e = xhat - x; g (B, D) T = factor * e; d_sums (S + 1) as kernels_recon_sums says. d_g may be
+     * NULL. */
     void (*recon)(struct kernels_queue *queue, void *d_g, struct kernels_recon_sums *d_sums,
                   const float *d_xhat, const void *d_x, const float *d_means,
                   const struct kernels_columns *columns, size_t sources, float factor, size_t rows,
@@ -187,8 +203,8 @@ struct kernels {
     void (*decoder_norms)(struct kernels_queue *queue, float *d_norms, float *d_weight,
                           const float *d_w_dec, const struct kernels_columns *columns,
                           size_t sources, size_t latents, size_t width);
-    /* grad[j, s, :] += factor * sums[j] * W_dec[j, s, :] / norms[j][s] (0 where the norm is 0): the L1
-     * term's gradient through the decoder norms. */
+    /* grad[j, s, :] += factor * sums[j] * W_dec[j, s, :] / norms[j][s] (0 where the norm is 0): the
+     * L1 term's gradient through the decoder norms. */
     void (*decoder_norm_grad)(struct kernels_queue *queue, float *d_grad, const float *d_w_dec,
                               const float *d_norms, const float *d_sums, float factor,
                               const struct kernels_columns *columns, size_t sources, size_t latents,
@@ -198,17 +214,22 @@ struct kernels {
     /* *d_sum = Σ a[i] * b[i], f64; a may be b. */
     void (*dot)(struct kernels_queue *queue, double *d_sum, const float *d_a, const float *d_b,
                 size_t n);
-    /* d_out[0] = min(1, max_norm / (‖g‖ + 1e-6)), d_out[1] = ‖g‖ = sqrt(Σ d_parts[i]); max_norm 0: factor 1. */
+    /* d_out[0] = min(1, max_norm / (‖g‖ + 1e-6)), d_out[1] = ‖g‖ = sqrt(Σ d_parts[i]); max_norm 0:
+     * factor 1. */
     void (*clip_factor)(struct kernels_queue *queue, float *d_out, const double *d_parts,
                         size_t parts, float max_norm);
-    /* Adam as in torch: m, v of g * *d_clip; w -= lr * (m / c1) / (sqrt(v / c2) + eps). d_copy (T), may
-     * be NULL, gets w rounded. */
+    /* Adam as in torch: m, v of g * *d_clip; w -= lr * (m / c1) / (sqrt(v / c2) + eps). d_copy (T),
+     * may be NULL, gets w rounded. */
     void (*adam)(struct kernels_queue *queue, float *d_w, float *d_m, float *d_v, void *d_copy,
                  const float *d_g, const float *d_clip, const struct kernels_adam *adam, size_t n);
 };
 
-/* Loads the backend of a device name: "cpu", "cuda", "cuda:N", or "auto" (says what it chose), and opens the
- * device. ERR_USAGE for another name, ERR_DEVICE where it is not there, with the reason. threads >= 1. */
+/* Loads the backend of a device name: "cpu", "cuda", "cuda:N", or "auto" (a note says what it
+ * chose; with -v every device is described), and opens the device. ERR_USAGE for another name,
+ * ERR_DEVICE where it is not there, with the reason. threads >= 1. Sets OMP_WAIT_POLICY to passive
+ * where it is not set, so call it before the program has threads. The backend is looked for in the
+ * folder that CCPIPE_BACKENDS names, else beside the executable, then in ../lib/ccpipe of that. On
+ * the CPU CCPIPE_CPU_LEVEL=v2|v3|v4 forces a level of the x86-64 instruction set. */
 int kernels_open(const struct kernels **kernels, struct kernels_device **device, const char *name,
                  unsigned threads, enum dtype type) MUST_CHECK;
 void kernels_close(const struct kernels *kernels, struct kernels_device *device);
