@@ -182,9 +182,8 @@ static int order_take_rows(struct stream_order *order, const struct frame_record
                            uint64_t *first_row)
 {
     struct stream_order_part *part = &order->part;
-    if (record->header.first_row != part->row || part->row > UINT64_MAX - record->header.rows)
-        return order_bad(name, offset, &record->header,
-                         "its rows do not follow those of the record before");
+    if (part->row > UINT64_MAX - record->header.rows)
+        return order_bad(name, offset, &record->header, "row numbers overflow");
     *first_row = order->rows_before + (part->row - part->first_row);
     part->row += record->header.rows;
     part->rows += record->header.rows;
@@ -220,6 +219,9 @@ int stream_order_take(struct stream_order *order, const struct frame *frame,
     if (header->sequence != order->part.sequence)
         return order_bad(name, frame->offset, header,
                          "a record is missing, repeated or out of order before it");
+    if (header->type != STREAM_MARK && header->first_row != order->part.row)
+        return order_bad(name, frame->offset, header,
+                         "its row number does not follow the rows before it");
     order->part.sequence++;
     switch (header->type) {
     case STREAM_DATA:
