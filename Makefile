@@ -71,7 +71,7 @@ $(foreach tool,$(TOOLS),$(eval $(call TOOL_RULES,$(tool))))
 define CPU_RULES
 $(B)/kernels-$(1)/%.o: kernels/cpu/%.c
 	@mkdir -p $$(@D)
-	$(CC) $(ALL_CFLAGS) -O3 -march=x86-64-$(1) -fPIC -fopenmp -fno-math-errno -fno-trapping-math \
+	$(CC) $(ALL_CFLAGS) -O3 -march=x86-64-$(1) -fPIC -fopenmp -fno-math-errno -fno-trapping-math -ffp-contract=fast \
 		-fvisibility=hidden -MMD -MP -c $$< -o $$@
 
 $(BIN)/ccpipe-cpu-$(1).so: $(patsubst kernels/cpu/%.c,$(B)/kernels-$(1)/%.o,$(wildcard kernels/cpu/*.c))

@@ -73,9 +73,10 @@ struct kernels_columns {
     uint32_t first, width;
 };
 
+/* Doubles, as torch has them: 1 - 0.999f is off by 1e-5. */
 struct kernels_adam {
-    float lr, beta1, beta2, eps;
-    float correction1, correction2; /* 1 - beta^t, t from 1 */
+    double lr, beta1, beta2, eps;
+    double correction1, correction2; /* 1 - beta^t, t from 1 */
 };
 
 /* What a backend needs of the program that loads it: it links with nothing of the project. */
