@@ -46,7 +46,7 @@ int sig_install(void)
     sigemptyset(&action.sa_mask);
     static const int stopping[] = {SIGINT, SIGTERM, SIGUSR1};
     for (size_t i = 0; i < sizeof stopping / sizeof *stopping; i++) {
-        action.sa_flags = SA_RESETHAND;
+        action.sa_flags = (int)SA_RESETHAND;
         if (sigaction(stopping[i], &action, NULL) != 0)
             return log_fail_errno("cannot install a signal handler");
     }
