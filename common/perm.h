@@ -1,5 +1,5 @@
 /* perm.h - a keyed permutation of 0 .. n-1 in O(1) memory: a balanced Feistel network over the next
- * even number of bits, with cycle walking. (seed, stream) choose the permutation.
+ * even number of bits (at least 8), with cycle walking. (seed, stream) choose the permutation.
  */
 #ifndef CCPIPE_PERM_H
 #define CCPIPE_PERM_H
