@@ -1,0 +1,82 @@
+/* ring.h - the shuffle buffer: slots in shared memory, one filler, one or more drawers, and the
+ * rolling block shuffle as the rule that says which row goes where.
+ *
+ * The rule. Rows are numbered r = 0, 1, 2, ... and block k is rows kN to kN + N - 1. P_k is the
+ * keyed permutation of 0 .. N-1 of (seed, stream k). Draw kN + i serves slot P_k(i). Row r < N goes
+ * to slot r, row (k+1)N + i to the slot that draw kN + i has freed, P_k(i). So each row is served
+ * exactly once, none waits longer than 2N draws, and the order is a function of (seed, draw) alone.
+ * The last block may be short: draws of slots that hold no row of it are passed over.
+ *
+ * The domain of P_k is always N, however few slots memory is taken for, so that a stream whose
+ * length is known beforehand comes out in the same order as one whose length is not.
+ */
+#ifndef CCPIPE_RING_H
+#define CCPIPE_RING_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "err.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define RING_MAX_TRAINERS 64
+
+struct ring;
+struct ring_drawer;
+
+struct ring_setup {
+    uint64_t rows; /* N, the rows of a block */
+    uint64_t seed;
+    uint64_t slots;       /* to take memory for at once, 1 .. capacity */
+    uint64_t capacity;    /* slots that ring_put() may take memory for as rows come, <= rows */
+    size_t row_bytes;     /* without the tag */
+    uint64_t first_block; /* both sides begin with row and draw first_block * rows */
+    unsigned trainers;    /* 1 .. RING_MAX_TRAINERS; each draws every row */
+};
+
+/* Bytes of shared memory for so many slots; UINT64_MAX where that overflows. */
+uint64_t ring_bytes(const struct ring_setup *setup, uint64_t slots);
+
+/* Takes the memory: ERR_MEMORY with what is asked and what is free, ERR_INTERRUPTED. */
+int ring_create(struct ring **ring, const struct ring_setup *setup) MUST_CHECK;
+
+/* After the filler and all drawers have ended. */
+void ring_free(struct ring *ring);
+
+/* ---- the filler, one thread */
+
+/* Stores the next row: tag (16 bytes) and bytes. Waits until its slot is free. ERR_CLOSED where all
+ * drawers have left, ERR_INTERRUPTED, ERR_MEMORY where more slots are needed than there is memory
+ * for, ERR_DATA where more than `capacity` are. */
+int ring_put(struct ring *ring, const uint8_t *tag, const uint8_t *bytes) MUST_CHECK;
+
+/* Wakes drawers that wait for what has been put. ring_put() does it before it waits itself; the
+ * filler does it before it waits for anything else. */
+void ring_publish(struct ring *ring);
+
+/* No more rows come. Drawers are served all that was put. */
+void ring_end(struct ring *ring);
+
+/* ---- drawers, one thread each */
+
+struct ring_row {
+    const uint8_t *tag, *bytes;
+};
+
+/* The drawer of trainer 0 .. trainers-1. */
+int ring_attach(struct ring_drawer **drawer, struct ring *ring, unsigned trainer) MUST_CHECK;
+
+/* The row of the next draw: 1, *row is valid until the next call; 0 after the last row;
+ * ERR_INTERRUPTED. Waits for the row's slot alone, not for a full buffer. */
+int ring_draw(struct ring_drawer *drawer, struct ring_row *row) MUST_CHECK;
+
+/* Leaves, at any time: the filler waits no longer for this drawer. Frees it. NULL is legal. */
+void ring_leave(struct ring_drawer *drawer);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
