@@ -25,8 +25,8 @@
  * other keeps to itself. Sleeps have a time-out, after which signals are looked at.
  *
  * Memory is taken by posix_fallocate and the file sealed against changes of size, so that no access
- * can end in SIGBUS. Where the number of rows is known to be small, slots are taken as rows need
- * them; a slot beyond `slots` is not touched by either side.
+ * can end in SIGBUS. Where few rows were announced, memory is taken for as many slots; should more
+ * come after all, it grows. A slot beyond `slots` is not touched by either side.
  */
 #define _GNU_SOURCE /* memfd_create, F_ADD_SEALS, syscall */
 #include "ring.h"
@@ -59,7 +59,8 @@
 #define RING_WAIT_NS 200000000           /* between looks at signals while asleep */
 #define RING_ALLOCATE_BYTES (256u << 20) /* between looks at signals while memory is taken */
 #define RING_BATCH_BYTES (256u << 10)
-#define RING_AHEAD 4 /* rows whose first lines are fetched before their draw */
+#define RING_AHEAD 4   /* rows whose first lines are fetched before their draw */
+#define RING_SPARSE 16 /* draws per row above which the last block's rows are looked up */
 
 enum ring_state { RING_FILLING, RING_ENDED };
 
@@ -108,6 +109,8 @@ struct ring_drawer {
     struct perm perm; /* of that block */
     uint64_t looked;  /* places of the block whose slot is in `ahead` */
     uint64_t ahead[RING_AHEAD];
+    uint64_t *places; /* of a short last block: where its rows are, ascending; NULL before */
+    size_t place_count, place_next;
 };
 
 _Static_assert(sizeof(struct ring_header) <= RING_PAGE, "the header is one page");
@@ -412,6 +415,7 @@ void ring_leave(struct ring_drawer *drawer)
         return;
     atomic_store(&drawer->words->left, 1);
     drawer_publish(drawer);
+    free(drawer->places);
     free(drawer);
 }
 
@@ -419,6 +423,8 @@ void ring_leave(struct ring_drawer *drawer)
 static uint64_t drawer_slot(struct ring_drawer *drawer, uint64_t place)
 {
     const struct ring *ring = drawer->ring;
+    if (drawer->places != NULL)
+        return perm_at(&drawer->perm, place);
     uint64_t until = place + RING_AHEAD < ring->facts.rows ? place + RING_AHEAD : ring->facts.rows;
     for (; drawer->looked < until; drawer->looked++) {
         uint64_t slot = perm_at(&drawer->perm, drawer->looked);
@@ -471,17 +477,62 @@ static bool drawer_is_done(const struct ring_drawer *drawer)
                atomic_load(&header->end_row);
 }
 
+static int drawer_compare(const void *left, const void *right)
+{
+    uint64_t a = *(const uint64_t *)left, b = *(const uint64_t *)right;
+    return a < b ? -1 : a > b;
+}
+
+/* In the last block, from `place` on: lists the places of the rows that are left, where trying each
+ * place would take far longer (N is 10^9 and the input has 1000 rows). */
+static int drawer_list_places(struct ring_drawer *drawer, uint64_t place)
+{
+    const struct ring_facts *facts = &drawer->ring->facts;
+    uint64_t start = drawer->block * facts->rows, served = drawer->served;
+    uint64_t count = atomic_load(&drawer->ring->header->end_row) - start;
+    if (drawer->places != NULL || (facts->rows - place) / RING_SPARSE < count)
+        return 0;
+    drawer->places = mem_alloc((size_t)(count - served), sizeof *drawer->places);
+    if (drawer->places == NULL)
+        return mem_fail("the last rows' places", (size_t)(count - served), sizeof *drawer->places);
+    struct perm before;
+    if (drawer->block > 0)
+        perm_init(&before, facts->rows, facts->seed, drawer->block - 1);
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t at = perm_inverse(&drawer->perm, drawer->block == 0 ? i : perm_at(&before, i));
+        if (at > place)
+            drawer->places[drawer->place_count++] = at;
+    }
+    assert(drawer->place_count == count - served);
+    qsort(drawer->places, drawer->place_count, sizeof *drawer->places, drawer_compare);
+    return 0;
+}
+
+/* To the next draw that may have a row. */
+static void drawer_advance(struct ring_drawer *drawer)
+{
+    if (drawer->place_next < drawer->place_count)
+        drawer->draw =
+            drawer->block * drawer->ring->facts.rows + drawer->places[drawer->place_next++];
+    else
+        drawer->draw++;
+}
+
+static void drawer_release(struct ring_drawer *drawer)
+{
+    drawer->held = false;
+    drawer->served++;
+    drawer_advance(drawer);
+    if (drawer->draw - drawer->published >= drawer->batch)
+        drawer_publish(drawer);
+}
+
 int ring_draw(struct ring_drawer *drawer, struct ring_row *row)
 {
     uint64_t rows = drawer->ring->facts.rows;
-    if (drawer->held) {
-        drawer->held = false;
-        drawer->draw++;
-        drawer->served++;
-        if (drawer->draw - drawer->published >= drawer->batch)
-            drawer_publish(drawer);
-    }
-    for (;; drawer->draw++) {
+    if (drawer->held)
+        drawer_release(drawer);
+    for (;;) {
         if (sig_pending() != 0)
             return ERR_INTERRUPTED;
         uint64_t place = drawer->draw - drawer->block * rows;
@@ -493,13 +544,15 @@ int ring_draw(struct ring_drawer *drawer, struct ring_row *row)
             return 0;
         uint64_t slot = drawer_slot(drawer, place);
         int status = drawer_wait(drawer, slot);
-        if (status < 0)
-            return status;
         if (status == 1) {
             const uint8_t *at = ring_slot(drawer->ring, slot);
             *row = (struct ring_row){.tag = at + RING_TAG_AT, .bytes = at + RING_ROW_AT};
             drawer->held = true;
-            return 1;
         }
+        if (status == 0)
+            status = drawer_list_places(drawer, place);
+        if (status != 0)
+            return status;
+        drawer_advance(drawer);
     }
 }

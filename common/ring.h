@@ -70,7 +70,7 @@ struct ring_row {
 int ring_attach(struct ring_drawer **drawer, struct ring *ring, unsigned trainer) MUST_CHECK;
 
 /* The row of the next draw: 1, *row is valid until the next call; 0 after the last row;
- * ERR_INTERRUPTED. Waits for the row's slot alone, not for a full buffer. */
+ * ERR_INTERRUPTED, ERR_MEMORY. Waits for the row's slot alone, not for a full buffer. */
 int ring_draw(struct ring_drawer *drawer, struct ring_row *row) MUST_CHECK;
 
 /* Leaves, at any time: the filler waits no longer for this drawer. Frees it. NULL is legal. */

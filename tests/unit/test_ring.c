@@ -41,10 +41,11 @@ static uint64_t *simulate(uint64_t n, uint64_t seed, uint64_t count)
     uint64_t arrived = 0, served = 0;
     for (uint64_t s = 0; s < n; s++)
         slots[s] = arrived < count ? arrived++ : NOTHING;
+    struct perm perm;
     for (uint64_t draw = 0; served < count; draw++) {
         uint64_t block = draw / n;
-        struct perm perm;
-        perm_init(&perm, n, seed, block);
+        if (draw % n == 0)
+            perm_init(&perm, n, seed, block);
         uint64_t slot = perm_at(&perm, draw % n);
         if (slots[slot] != NOTHING) {
             assert_true(slots[slot] / n == block);
@@ -171,6 +172,38 @@ static void order_does_not_depend_on_the_slots_in_memory(void **state)
         setup.slots = setup.capacity = 60;
         run_and_compare(&setup, 60, 0, (struct filling){.publish_every = 1});
     }
+}
+
+/* As above, where N is so large that the few rows are looked up: the rule's first `count` places.
+ */
+static void few_rows_in_a_huge_block_come_in_the_order_of_the_rule(void **state)
+{
+    (void)state;
+    struct ring_setup setup = setup_of(200000, 13);
+    setup.slots = setup.capacity = 500;
+    run_and_compare(&setup, 500, 0, (struct filling){.publish_every = 1});
+    setup.slots = setup.capacity = 200000;
+    run_and_compare(&setup, 200007, 0, (struct filling){.publish_every = 1});
+    setup = setup_of(UINT64_C(1) << 50, 13);
+    setup.slots = setup.capacity = 10;
+    struct filling filling = {.count = 10};
+    struct ring_drawer *drawer;
+    struct ring_row row;
+    assert_int_equal(ring_create(&filling.ring, &setup), 0);
+    fill(&filling);
+    assert_int_equal(ring_attach(&drawer, filling.ring, 0), 0);
+    struct perm perm;
+    perm_init(&perm, setup.rows, 13, 0);
+    uint64_t last = 0;
+    for (unsigned i = 0; i < 10; i++) {
+        assert_int_equal(ring_draw(drawer, &row), 1);
+        uint64_t place = perm_inverse(&perm, check_row(&row));
+        assert_true(i == 0 || place > last);
+        last = place;
+    }
+    assert_int_equal(ring_draw(drawer, &row), 0);
+    ring_leave(drawer);
+    ring_free(filling.ring);
 }
 
 static void a_later_block_continues_the_order(void **state)
@@ -416,6 +449,7 @@ int main(void)
         cmocka_unit_test(order_is_that_of_the_rule),
         cmocka_unit_test(order_does_not_depend_on_timing),
         cmocka_unit_test(order_does_not_depend_on_the_slots_in_memory),
+        cmocka_unit_test(few_rows_in_a_huge_block_come_in_the_order_of_the_rule),
         cmocka_unit_test(a_later_block_continues_the_order),
         cmocka_unit_test(two_drawers_get_the_same_rows),
         cmocka_unit_test(one_of_two_drawers_leaves_and_the_other_gets_all),
