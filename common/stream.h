@@ -101,6 +101,10 @@ const struct stream_end *stream_reader_end(const struct stream_reader *reader);
 int stream_reader_rewind(struct stream_reader *reader) MUST_CHECK;
 int stream_reader_seek(struct stream_reader *reader, uint64_t row) MUST_CHECK;
 
+/* From another thread: a stream_reader_next() that waits for input, now or later, ends with
+ * ERR_INTERRUPTED. The reader can then only be freed. */
+void stream_reader_interrupt(struct stream_reader *reader);
+
 /* True where all inputs are regular files. */
 bool stream_reader_is_regular(const struct stream_reader *reader);
 

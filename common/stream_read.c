@@ -329,6 +329,12 @@ int stream_reader_next(struct stream_reader *reader, struct stream_record *recor
     return status;
 }
 
+void stream_reader_interrupt(struct stream_reader *reader)
+{
+    ssize_t put = write(reader->cancel[1], "", 1);
+    (void)put; /* an empty pipe takes one byte; a full one wakes as well */
+}
+
 /* ---- going to another place */
 
 /* Lets the next scan begin at byte `at` of a file. */
