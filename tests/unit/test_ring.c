@@ -25,37 +25,9 @@
 #include "common/perm.h"
 #include "common/ring.h"
 #include "common/stream.h"
+#include "tests/unit/shuffle_rule.h"
 
 #define ROW_BYTES 40
-
-/* ---- the rule, on an array of row numbers */
-
-#define NOTHING UINT64_MAX
-
-/* The rows 0 .. count-1 in the order they are served; the caller frees it. */
-static uint64_t *simulate(uint64_t n, uint64_t seed, uint64_t count)
-{
-    uint64_t *slots = malloc((size_t)n * sizeof *slots);
-    uint64_t *order = malloc((size_t)(count + 1) * sizeof *order);
-    assert_true(slots != NULL && order != NULL);
-    uint64_t arrived = 0, served = 0;
-    for (uint64_t s = 0; s < n; s++)
-        slots[s] = arrived < count ? arrived++ : NOTHING;
-    struct perm perm;
-    for (uint64_t draw = 0; served < count; draw++) {
-        uint64_t block = draw / n;
-        if (draw % n == 0)
-            perm_init(&perm, n, seed, block);
-        uint64_t slot = perm_at(&perm, draw % n);
-        if (slots[slot] != NOTHING) {
-            assert_true(slots[slot] / n == block);
-            order[served++] = slots[slot];
-        }
-        slots[slot] = arrived < count ? arrived++ : NOTHING;
-    }
-    free(slots);
-    return order;
-}
 
 /* ---- the ring, filled by a thread */
 
@@ -112,7 +84,7 @@ static void run_and_compare(const struct ring_setup *setup, uint64_t count, uint
     struct ring_drawer *drawer;
     struct ring_row row;
     pthread_t thread;
-    uint64_t *order = simulate(setup->rows, setup->seed, count), next = from;
+    uint64_t *order = shuffle_rule(setup->rows, setup->seed, count), next = from;
     int status;
     assert_int_equal(ring_create(&filling.ring, setup), 0);
     assert_int_equal(ring_attach(&drawer, filling.ring, 0), 0);
@@ -248,7 +220,7 @@ static void two_drawers_get_the_same_rows(void **state)
     struct ring_setup setup = setup_of(N, 5);
     setup.trainers = 2;
     struct filling filling = {.count = COUNT};
-    uint64_t *order = simulate(N, 5, COUNT);
+    uint64_t *order = shuffle_rule(N, 5, COUNT);
     struct drawing drawing[2] = {{.order = order}, {.order = order}};
     pthread_t filler, threads[2];
     assert_int_equal(ring_create(&filling.ring, &setup), 0);
