@@ -17,7 +17,6 @@
 #include "mem.h"
 
 #define GEMMA2_CONFIG_MAX_BYTES (1u << 20)
-#define GEMMA2_CONFIG_MAX_PROJECTION (1u << 20) /* heads x head_dim */
 #define GEMMA2_CONFIG_ACTIVATION "gelu_pytorch_tanh"
 
 struct gemma2_config_source {
@@ -108,9 +107,6 @@ static int gemma2_config_relations(const struct gemma2_config *config, const cha
     if (config->head_dim % 2 != 0)
         return log_fail(ERR_DATA, "'%s': key 'head_dim' (%" PRIu32 ") is odd", name,
                         config->head_dim);
-    if ((uint64_t)config->heads * config->head_dim > GEMMA2_CONFIG_MAX_PROJECTION)
-        return log_fail(ERR_DATA, "'%s': key 'num_attention_heads' x 'head_dim' is more than %u",
-                        name, GEMMA2_CONFIG_MAX_PROJECTION);
     if (config->bos_id >= config->vocab)
         return log_fail(ERR_DATA,
                         "'%s': key 'bos_token_id' (%" PRIu32 ") is not below 'vocab_size' "

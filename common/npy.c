@@ -232,9 +232,9 @@ static int npy_count_elements(struct npy_header *header, const struct npy_text *
 int npy_parse(struct npy_header *header, const uint8_t *bytes, size_t size, const char *name)
 {
     *header = (struct npy_header){.rank = 0};
-    size_t magic = size < sizeof npy_magic ? size : sizeof npy_magic;
-    if (memcmp(bytes, npy_magic, magic) != 0)
-        return log_fail(ERR_DATA, "'%s' is not a .npy file", name);
+    for (size_t i = 0; i < size && i < sizeof npy_magic; i++)
+        if (bytes[i] != npy_magic[i])
+            return log_fail(ERR_DATA, "'%s' is not a .npy file", name);
     header->data_offset = 8;
     if (size < header->data_offset)
         return 1;

@@ -28,7 +28,6 @@
 #define SAFETENSORS_INDEX "model.safetensors.index.json"
 #define SAFETENSORS_MAX_INDEX (64u << 20) /* bytes of the index file */
 #define SAFETENSORS_CHUNK (1u << 20)      /* bytes read at a time for a conversion */
-#define SAFETENSORS_METADATA "__metadata__"
 
 /* Parsed JSON takes at most this many bytes per byte of text ("{}," is an object of 8 buckets). The
  * memory is asked for only where a header is larger than any model's. */

@@ -17,6 +17,7 @@
 
 #define SAFETENSORS_MAX_HEADER 100000000u
 #define SAFETENSORS_MAX_RANK 8
+#define SAFETENSORS_METADATA "__metadata__" /* the key that is no tensor */
 
 enum safetensors_type {
     SAFETENSORS_BOOL, SAFETENSORS_U8, SAFETENSORS_I8, SAFETENSORS_F8_E5M2, SAFETENSORS_F8_E4M3,

@@ -10,7 +10,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -63,8 +62,9 @@ static int safetensors_describe(json_t *header, const struct safetensors_entry *
     int64_t first = *end;
     if (__builtin_add_overflow(first, (int64_t)bytes, end))
         return log_fail(ERR_USAGE, "'%s': the tensors are too large together", path);
-    if (json_object_get(header, entry->name) != NULL)
-        return log_fail(ERR_USAGE, "'%s': two tensors are named '%s'", path, entry->name);
+    if (json_object_get(header, entry->name) != NULL ||
+        strcmp(entry->name, SAFETENSORS_METADATA) == 0)
+        return log_fail(ERR_USAGE, "'%s': the name of tensor '%s' is taken", path, entry->name);
     json_t *shape = json_array();
     int failed = shape == NULL;
     for (unsigned i = 0; i < entry->rank && !failed; i++)
@@ -94,7 +94,8 @@ static int safetensors_make_header(uint8_t **result, size_t *size, const char *p
     json_t *header = json_object();
     if (header == NULL)
         return mem_fail("a safetensors header", 1, 1);
-    if (metadata != NULL && json_object_set(header, "__metadata__", (json_t *)metadata) != 0) {
+    if (metadata != NULL &&
+        json_object_set(header, SAFETENSORS_METADATA, (json_t *)metadata) != 0) {
         status = mem_fail("a safetensors header", 1, 1);
         goto cleanup;
     }
