@@ -74,11 +74,10 @@ static int safetensors_describe(json_t *header, const struct safetensors_entry *
                : json_pack("{s:s, s:O, s:[I, I]}", "dtype", safetensors_type_name(entry->type),
                            "shape", shape, "data_offsets", (json_int_t)first, (json_int_t)*end);
     json_decref(shape);
+    if (value == NULL)
+        return mem_fail("a safetensors header", 1, 1);
     if (json_object_set_new(header, entry->name, value) != 0)
-        return log_fail(ERR_USAGE,
-                        "'%s': tensor '%s' cannot be described: no memory, or its name "
-                        "is not UTF-8",
-                        path, entry->name);
+        return log_fail(ERR_USAGE, "'%s': the name of tensor '%s' is not UTF-8", path, entry->name);
     return 0;
 }
 
