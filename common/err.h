@@ -15,15 +15,15 @@ extern "C" {
 #endif
 
 /* X(name, code, exit status, meaning) */
-#define ERR_TABLE(X)                                                        \
-    X(CLOSED, -1, 0, "the reader of our output went away")                  \
-    X(INTERRUPTED, -2, 130, "a signal asked us to stop (sig.h)") \
-    X(USAGE, -64, 64, "wrong usage, or inputs that do not match")           \
-    X(DATA, -65, 65, "corrupt data")                                        \
-    X(TRUNCATED, -66, 66, "input ended before its end mark")                \
-    X(MEMORY, -71, 71, "not enough memory")                                 \
-    X(IO, -74, 74, "input or output failed")                                \
-    X(PEER, -75, 75, "a peer was lost; the run can be resumed")             \
+#define ERR_TABLE(X)                                              \
+    X(CLOSED, -1, 0, "the reader of our output went away")        \
+    X(INTERRUPTED, -2, 130, "a signal asked us to stop (sig.h)")  \
+    X(USAGE, -64, 64, "wrong usage, or inputs that do not match") \
+    X(DATA, -65, 65, "corrupt data")                              \
+    X(TRUNCATED, -66, 66, "input ended before its end mark")      \
+    X(MEMORY, -71, 71, "not enough memory")                       \
+    X(IO, -74, 74, "input or output failed")                      \
+    X(PEER, -75, 75, "a peer was lost; the run can be resumed")   \
     X(DEVICE, -76, 76, "the compute device failed or is not there")
 
 enum err {

@@ -46,28 +46,33 @@ static int io_set_up(struct io_file *file, int fd, bool owned, const char *name)
     if (S_ISDIR(status.st_mode))
         return log_fail(ERR_USAGE, "'%s' is a folder", name);
     file->regular = S_ISREG(status.st_mode);
+    file->pipe = S_ISFIFO(status.st_mode) || S_ISSOCK(status.st_mode);
     if (S_ISFIFO(status.st_mode))
         (void)fcntl(fd, F_SETPIPE_SZ, IO_PIPE_BYTES); /* a larger pipe is a wish */
     file->name = strdup(name);
     return file->name == NULL ? mem_fail("a file name", strlen(name), 1) : 0;
 }
 
-int io_wrap(struct io_file *file, int fd, const char *name)
+/* open() of a FIFO waits for its other end; a signal ends that. */
+static int io_open(const char *path, int flags)
 {
-    return io_set_up(file, fd, false, name);
+    int fd;
+    do
+        fd = open(path, flags | O_CLOEXEC, 0666);
+    while (fd < 0 && errno == EINTR && sig_pending() == 0);
+    return fd;
 }
 
-int io_open_input(struct io_file *file, const char *path)
+int io_wrap(struct io_file *file, int fd, const char *name)
 {
-    *file = (struct io_file)IO_FILE_CLOSED;
-    if (strcmp(path, "-") == 0)
-        return io_wrap(file, STDIN_FILENO, "standard input");
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        int usage = errno == ENOENT || errno == EACCES || errno == ENOTDIR;
-        int status = log_fail_errno("cannot open '%s'", path);
-        return usage ? ERR_USAGE : status;
-    }
+    int status = io_set_up(file, fd, false, name);
+    if (status != 0)
+        *file = (struct io_file)IO_FILE_CLOSED;
+    return status;
+}
+
+static int io_take(struct io_file *file, int fd, const char *path)
+{
     int status = io_set_up(file, fd, true, path);
     if (status != 0) {
         close(fd);
@@ -76,24 +81,36 @@ int io_open_input(struct io_file *file, const char *path)
     return status;
 }
 
+int io_open_input(struct io_file *file, const char *path)
+{
+    *file = (struct io_file)IO_FILE_CLOSED;
+    if (strcmp(path, "-") == 0)
+        return io_wrap(file, STDIN_FILENO, "standard input");
+    int fd = io_open(path, O_RDONLY);
+    if (fd >= 0)
+        return io_take(file, fd, path);
+    if (errno == EINTR)
+        return ERR_INTERRUPTED;
+    bool usage = errno == ENOENT || errno == EACCES || errno == ENOTDIR;
+    int status = log_fail_errno("cannot open '%s'", path);
+    return usage ? ERR_USAGE : status;
+}
+
 int io_open_output(struct io_file *file, const char *path, bool binary)
 {
     *file = (struct io_file)IO_FILE_CLOSED;
     bool standard = path == NULL || strcmp(path, "-") == 0;
     const char *name = standard ? "standard output" : path;
-    int fd = standard ? STDOUT_FILENO : open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    int fd = standard ? STDOUT_FILENO : io_open(path, O_WRONLY | O_CREAT | O_TRUNC);
     if (fd < 0)
-        return log_fail_errno("cannot write '%s'", name);
+        return errno == EINTR ? ERR_INTERRUPTED : log_fail_errno("cannot write '%s'", name);
     if (binary && isatty(fd)) {
         if (!standard)
             close(fd);
         return log_fail(ERR_USAGE, "refusing to write binary data to a terminal; send it to a file "
-                        "or a pipe");
+                                   "or a pipe");
     }
-    int status = io_set_up(file, fd, !standard, name);
-    if (status != 0 && !standard)
-        close(fd);
-    return status;
+    return standard ? io_wrap(file, fd, name) : io_take(file, fd, name);
 }
 
 int io_close(struct io_file *file)
@@ -102,18 +119,21 @@ int io_close(struct io_file *file)
     if (file->fd >= 0 && file->owned && close(file->fd) != 0)
         status = log_fail_errno("cannot close '%s'", file->name == NULL ? "?" : file->name);
     free(file->name);
-    *file = (struct io_file)IO_FILE_CLOSED;
+    file->fd = -1;
+    file->owned = false;
+    file->name = NULL;
     return status;
 }
 
 /* ---- waiting */
 
-/* Waits until `fd` is ready; 0, or ERR_INTERRUPTED where a signal or the file's owner ends it. */
-static int io_wait(struct io_file *file, short events)
+/* Waits until there is something to read, or the end; 0, or ERR_INTERRUPTED where a signal or the
+ * file's owner ends it. */
+static int io_wait(struct io_file *file)
 {
     if (file->regular)
         return sig_pending() != 0 ? ERR_INTERRUPTED : 0;
-    struct pollfd wait[3] = {{.fd = file->fd, .events = events},
+    struct pollfd wait[3] = {{.fd = file->fd, .events = POLLIN},
                              {.fd = sig_fd(), .events = POLLIN},
                              {.fd = file->cancel_fd > 0 ? file->cancel_fd : -1, .events = POLLIN}};
     int ready = poll(wait, 3, 0);
@@ -131,11 +151,11 @@ static int io_wait(struct io_file *file, short events)
     return ready < 0 && errno != EINTR ? log_fail_errno("cannot wait for '%s'", file->name) : 0;
 }
 
-ssize_t io_read(struct io_file *file, void *to, size_t size)
+static ssize_t io_fill(struct io_file *file, void *to, size_t size, bool heed_signals)
 {
     size_t got = 0;
     while (got < size) {
-        int status = io_wait(file, POLLIN);
+        int status = heed_signals ? io_wait(file) : 0;
         if (status != 0)
             return status;
         ssize_t n = read(file->fd, (char *)to + got, size - got);
@@ -151,13 +171,19 @@ ssize_t io_read(struct io_file *file, void *to, size_t size)
     return (ssize_t)got;
 }
 
+ssize_t io_read(struct io_file *file, void *to, size_t size)
+{
+    return io_fill(file, to, size, true);
+}
+
 int io_pread(const struct io_file *file, void *to, size_t size, int64_t offset)
 {
     size_t got = 0;
     while (got < size) {
         ssize_t n = pread(file->fd, (char *)to + got, size - got, (off_t)(offset + (int64_t)got));
         if (n == 0)
-            return log_fail(ERR_TRUNCATED, "'%s' ends at offset %" PRId64 ", before the %zu bytes "
+            return log_fail(ERR_TRUNCATED,
+                            "'%s' ends at offset %" PRId64 ", before the %zu bytes "
                             "that belong at %" PRId64,
                             file->name, offset + (int64_t)got, size, offset);
         if (n < 0 && errno != EINTR)
@@ -168,32 +194,57 @@ int io_pread(const struct io_file *file, void *to, size_t size, int64_t offset)
     return 0;
 }
 
-int io_write(struct io_file *file, const void *from, size_t size)
+/* One write() with the time that it took; as write(). */
+static ssize_t io_put(struct io_file *file, const char *from, size_t size)
 {
-    size_t put = 0;
-    while (put < size) {
-        int64_t start = file->regular ? 0 : io_clock_ns();
-        file->waiting_since_ns = start;
-        ssize_t n = write(file->fd, (const char *)from + put, size - put);
-        int error = errno;
-        if (!file->regular)
-            file->waited_ns += io_clock_ns() - start;
-        file->waiting_since_ns = 0;
-        if (n > 0) {
-            put += (size_t)n;
+    if (file->regular)
+        return write(file->fd, from, size);
+    int64_t start = io_clock_ns();
+    file->waiting_since_ns = start;
+    ssize_t n = write(file->fd, from, size);
+    if (n < 0 && errno == EAGAIN) { /* somebody made our standard output non-blocking */
+        struct pollfd wait = {.fd = file->fd, .events = POLLOUT};
+        poll(&wait, 1, 1000);
+        errno = EAGAIN;
+    }
+    int error = errno;
+    file->waited_ns += io_clock_ns() - start;
+    file->waiting_since_ns = 0;
+    errno = error;
+    return n;
+}
+
+static int io_write_all(struct io_file *file, const char *from, size_t size)
+{
+    int64_t deadline = 0;
+    while (size > 0) {
+        ssize_t n = io_put(file, from, size);
+        if (n >= 0) {
+            from += n;
+            size -= (size_t)n;
             file->offset += n;
-        }
-        if (n >= 0)
             continue;
-        if (error == EPIPE)
+        }
+        if (errno == EPIPE)
             return ERR_CLOSED;
-        if (error == EINTR && sig_pending() != 0)
-            return ERR_INTERRUPTED;
-        errno = error;
-        if (error != EINTR)
+        if (errno != EINTR && errno != EAGAIN)
             return log_fail_errno("cannot write '%s' at offset %" PRId64, file->name, file->offset);
+        if (sig_pending() == 0)
+            continue;
+        int64_t now = io_clock_ns();
+        if (deadline == 0)
+            deadline = now + IO_GRACE_NS;
+        else if (now > deadline)
+            return ERR_INTERRUPTED;
     }
     return 0;
+}
+
+int io_write(struct io_file *file, const void *from, size_t size)
+{
+    if (file->failed == 0)
+        file->failed = io_write_all(file, from, size);
+    return file->failed;
 }
 
 int64_t io_size(const struct io_file *file)
@@ -213,6 +264,7 @@ int io_read_file(char **text, size_t *size, const char *path, size_t limit)
     while (status == 0) {
         if (used == room) {
             size_t grown = room == 0 ? 65536 : room * 2;
+            grown = grown > limit ? limit + 1 : grown;
             char *larger = mem_resize(bytes, grown + 1, 1);
             if (larger == NULL) {
                 status = mem_fail(path, grown, 1);
@@ -221,7 +273,7 @@ int io_read_file(char **text, size_t *size, const char *path, size_t limit)
             bytes = larger;
             room = grown;
         }
-        ssize_t got = io_read(&file, bytes + used, room - used);
+        ssize_t got = io_fill(&file, bytes + used, room - used, !file.regular);
         if (got <= 0) {
             status = (int)got;
             break;

@@ -60,8 +60,8 @@ int json_read_file(json_t **value, const char *path, size_t limit)
 
 char *json_text(const json_t *value)
 {
-    return json_dumps(value, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(17) |
-                                 JSON_ENCODE_ANY);
+    return json_dumps(value,
+                      JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(17) | JSON_ENCODE_ANY);
 }
 
 int json_write_file(const json_t *value, const char *path)

@@ -13,8 +13,8 @@
 
 #define JSON_MAX_DEPTH 64
 
-/* Parses `size` bytes of UTF-8. On failure NULL, logged as ERR_DATA with `name` and the position. The
- * caller owns the reference. Depth above JSON_MAX_DEPTH, duplicate keys and what follows the
+/* Parses `size` bytes of UTF-8. On failure NULL, logged as ERR_DATA with `name` and the position.
+ * The caller owns the reference. Depth above JSON_MAX_DEPTH, duplicate keys and what follows the
  * value are refused. */
 json_t *json_parse(const char *text, size_t size, const char *name) MUST_CHECK;
 
@@ -27,8 +27,8 @@ char *json_text(const json_t *value) MUST_CHECK;
 /* Writes json_text() or, indented, a readable form and a newline to `path` (replaced). */
 int json_write_file(const json_t *value, const char *path) MUST_CHECK;
 
-/* Typed members of an object: 0; ERR_DATA (logged with `name` and the key) where it is missing or of
- * another type. Integers are accepted as reals. Strings belong to the object. */
+/* Typed members of an object: 0; ERR_DATA (logged with `name` and the key) where it is missing or
+ * of another type. Integers are accepted as reals. Strings belong to the object. */
 int json_get_string(const json_t *object, const char *key, const char *name,
                     const char **value) MUST_CHECK;
 int json_get_count(const json_t *object, const char *key, const char *name,

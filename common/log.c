@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -13,7 +14,7 @@
 
 static const char *log_name = "ccpipe";
 static enum log_level log_max = LOG_NOTE;
-static bool log_line_drawn;
+static atomic_bool log_line_drawn; /* the progress thread draws, any thread logs */
 
 void log_init(const char *program, enum log_level level)
 {
@@ -45,7 +46,8 @@ static void log_line(enum log_level level, const char *word, int error, const ch
         return;
     char line[LOG_MAX_LINE];
     const size_t room = sizeof line - 8;
-    int head = snprintf(line, room, "%s%s: %s: ", log_line_drawn ? "\r\033[K" : "", log_name, word);
+    const bool drawn = atomic_exchange(&log_line_drawn, false);
+    int head = snprintf(line, room, "%s%s: %s: ", drawn ? "\r\033[K" : "", log_name, word);
     size_t used = head < 0 ? 0 : (size_t)head;
     if (used < room) {
         int body = vsnprintf(line + used, room - used, format, arguments);
@@ -61,11 +63,10 @@ static void log_line(enum log_level level, const char *word, int error, const ch
         used += 3;
     }
     /* A message is one line, whatever a file name or a broken file put into it. */
-    for (size_t i = log_line_drawn ? 4 : 0; i < used; i++)
+    for (size_t i = drawn ? 4 : 0; i < used; i++)
         if ((unsigned char)line[i] < 0x20 || line[i] == 0x7f)
             line[i] = '?';
     line[used++] = '\n';
-    log_line_drawn = false;
     log_write(line, used);
 }
 

@@ -1,9 +1,9 @@
 /* log.h - messages on standard error: `tool: level: message`.
  *
- * Messages are lower-case, name the thing in quotes, give the reason, and do not end in a full stop:
- *     actgen: error: cannot open 'x.safetensors': No such file or directory
- * Standard output is data and is never written here. The level and the program's name are the only
- * process-wide state of the project besides the pending signal (sig.h).
+ * Messages are lower-case, name the thing in quotes, give the reason, and do not end in a full
+ * stop: actgen: error: cannot open 'x.safetensors': No such file or directory Standard output is
+ * data and is never written here. The level and the program's name are the only process-wide state
+ * of the project besides the pending signal (sig.h).
  */
 #ifndef CCPIPE_LOG_H
 #define CCPIPE_LOG_H

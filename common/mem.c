@@ -38,7 +38,8 @@ int mem_fail(const char *what, size_t count, size_t size)
 {
     size_t bytes;
     if (!mem_mul(&bytes, count, size))
-        return log_fail(ERR_MEMORY, "the size of %s overflows (%zu x %zu bytes)", what, count, size);
+        return log_fail(ERR_MEMORY, "the size of %s overflows (%zu x %zu bytes)", what, count,
+                        size);
     return log_fail(ERR_MEMORY, "not enough memory for %s (%zu bytes)", what, bytes);
 }
 
@@ -68,17 +69,42 @@ static uint64_t mem_system_available(void)
     return result;
 }
 
-/* What a cgroup and those above it leave: limit minus use at each level. */
-static uint64_t mem_cgroup_left(const char *root, char *group, const char *limit, const char *used)
+/* The sum of the values of two keys in a file of lines "key value". */
+static uint64_t mem_read_keys(const char *path, const char *a, const char *b)
+{
+    char line[256], key[128];
+    unsigned long long value;
+    uint64_t sum = 0;
+    FILE *file = fopen(path, "re");
+    while (file != NULL && fgets(line, sizeof line, file) != NULL)
+        if (sscanf(line, "%127s %llu", key, &value) == 2 &&
+            (strcmp(key, a) == 0 || strcmp(key, b) == 0))
+            sum += value;
+    if (file != NULL)
+        fclose(file);
+    return sum;
+}
+
+/* How the two versions of cgroups call things. */
+struct mem_cgroup {
+    const char *root, *limit, *used, *cached[2];
+};
+
+/* What a cgroup and those above it leave: at each level the limit minus the use, without pages of
+ * files, which the kernel gives back when memory is asked for. */
+static uint64_t mem_cgroup_left(const struct mem_cgroup *kind, char *group)
 {
     char path[4096];
     uint64_t left = UINT64_MAX;
     for (;;) {
-        snprintf(path, sizeof path, "%s%s/%s", root, group, limit);
+        snprintf(path, sizeof path, "%s%s/%s", kind->root, group, kind->limit);
         uint64_t most = mem_read_number(path);
-        snprintf(path, sizeof path, "%s%s/%s", root, group, used);
+        snprintf(path, sizeof path, "%s%s/%s", kind->root, group, kind->used);
         uint64_t now = mem_read_number(path);
         if (most != UINT64_MAX && now != UINT64_MAX) {
+            snprintf(path, sizeof path, "%s%s/memory.stat", kind->root, group);
+            uint64_t cached = mem_read_keys(path, kind->cached[0], kind->cached[1]);
+            now -= cached < now ? cached : now;
             uint64_t here = most > now ? most - now : 0;
             left = here < left ? here : left;
         }
@@ -88,6 +114,13 @@ static uint64_t mem_cgroup_left(const char *root, char *group, const char *limit
         *slash = '\0';
     }
 }
+
+static const struct mem_cgroup mem_cgroup_v1 = {"/sys/fs/cgroup/memory",
+                                                "memory.limit_in_bytes",
+                                                "memory.usage_in_bytes",
+                                                {"total_inactive_file", "total_active_file"}};
+static const struct mem_cgroup mem_cgroup_v2 = {
+    "/sys/fs/cgroup", "memory.max", "memory.current", {"inactive_file", "active_file"}};
 
 uint64_t mem_available(void)
 {
@@ -103,10 +136,9 @@ uint64_t mem_available(void)
         *group++ = '\0';
         uint64_t left = UINT64_MAX;
         if (strcmp(controllers + 1, "") == 0)
-            left = mem_cgroup_left("/sys/fs/cgroup", group, "memory.max", "memory.current");
+            left = mem_cgroup_left(&mem_cgroup_v2, group);
         else if (strcmp(controllers + 1, "memory") == 0)
-            left = mem_cgroup_left("/sys/fs/cgroup/memory", group, "memory.limit_in_bytes",
-                                   "memory.usage_in_bytes");
+            left = mem_cgroup_left(&mem_cgroup_v1, group);
         result = left < result ? left : result;
     }
     if (file != NULL)

@@ -13,7 +13,13 @@
  * A value comes from the command line, else from the environment (CCPIPE_OPTION_NAME), else from
  * --config FILE.json (a section per tool, keys are the long names), else from the default, and each
  * is checked the same way. Numbers are strict: decimal digits with an optional suffix k, M or G
- * (powers of 1000) for counts, strtod's syntax for reals; nothing may follow.
+ * (powers of 1000) for counts, which are at most 2^63 - 1; strtod's syntax for reals, finite;
+ * nothing may follow. A list replaces the list of a source behind it; in the environment its items
+ * are separated by commas. An empty variable counts as none. Long names are not abbreviated, so
+ * that an option added later breaks no script.
+ *
+ * A program of verbs has a table per verb, named "PROGRAM VERB". In the program's section of a file
+ * an object is the section of the verb of that name, and comes before what stands beside it.
  */
 #ifndef CCPIPE_OPT_H
 #define CCPIPE_OPT_H
@@ -51,11 +57,11 @@ struct opt_list {
 
 struct opt {
     enum opt_type type;
-    const char *name; /* long name without "--" */
-    char letter;      /* short name, or 0 */
-    size_t at;        /* offsetof the member */
-    const char *arg;  /* what help calls the value */
-    double min, max;  /* inclusive, COUNT and REAL */
+    const char *name;     /* long name without "--" */
+    char letter;          /* short name, or 0 */
+    size_t at;            /* offsetof the member */
+    const char *arg;      /* what help calls the value */
+    double min, max;      /* inclusive, COUNT and REAL */
     const char *choices;  /* "auto|none|lz4|zstd" */
     const char *fallback; /* the default as text, or NULL: zero, and opt_given() tells */
     unsigned flags;
@@ -71,35 +77,54 @@ struct opt_common {
     json_t *resolved; /* all values after parsing, {name: value}; owned here */
     json_t *recipe;   /* those with OPT_RECIPE alone; owned here */
     json_t *given;    /* name -> "flag", "environment" or "file", for what was not defaulted */
+    json_t *kept;     /* opt.c's own: what strings that came out of a file point into */
     char **operands;  /* the arguments that are no options, NULL behind the last */
     size_t operand_count;
 };
 
-#define OPT_FLAG(name, letter, type, member, flags, help) \
-    {OPT_TYPE_FLAG, name, letter, offsetof(type, member), NULL, 0, 0, NULL, NULL, flags, help}
-#define OPT_STRING(name, letter, type, member, arg, fallback, flags, help) \
-    {OPT_TYPE_STRING, name, letter, offsetof(type, member), arg, 0, 0, NULL, fallback, flags, help}
-#define OPT_LIST(name, letter, type, member, arg, flags, help) \
-    {OPT_TYPE_LIST, name, letter, offsetof(type, member), arg, 0, 0, NULL, NULL, flags, help}
-#define OPT_COUNT(name, letter, type, member, arg, min, max, fallback, flags, help)               \
-    {OPT_TYPE_COUNT, name, letter, offsetof(type, member), arg, min, max, NULL, fallback, flags, \
-     help}
-#define OPT_REAL(name, letter, type, member, arg, min, max, fallback, flags, help) \
-    {OPT_TYPE_REAL, name, letter, offsetof(type, member), arg, min, max, NULL, fallback, flags, help}
-#define OPT_CHOICE(name, letter, type, member, choices, fallback, flags, help) \
-    {OPT_TYPE_CHOICE, name, letter, offsetof(type, member), NULL, 0, 0, choices, fallback, flags, help}
-#define OPT_COMMON(type)                                                                          \
+#define OPT_FLAG(name, letter, type, member, flags, help)                                        \
+    {                                                                                            \
+        OPT_TYPE_FLAG, name, letter, offsetof(type, member), NULL, 0, 0, NULL, NULL, flags, help \
+    }
+#define OPT_STRING(name, letter, type, member, arg, fallback, flags, help)                       \
+    {                                                                                            \
+        OPT_TYPE_STRING, name, letter, offsetof(type, member), arg, 0, 0, NULL, fallback, flags, \
+            help                                                                                 \
+    }
+#define OPT_LIST(name, letter, type, member, arg, flags, help)                                  \
+    {                                                                                           \
+        OPT_TYPE_LIST, name, letter, offsetof(type, member), arg, 0, 0, NULL, NULL, flags, help \
+    }
+#define OPT_COUNT(name, letter, type, member, arg, min, max, fallback, flags, help)          \
+    {                                                                                        \
+        OPT_TYPE_COUNT, name, letter, offsetof(type, member), arg, min, max, NULL, fallback, \
+            flags, help                                                                      \
+    }
+#define OPT_REAL(name, letter, type, member, arg, min, max, fallback, flags, help)                 \
+    {                                                                                              \
+        OPT_TYPE_REAL, name, letter, offsetof(type, member), arg, min, max, NULL, fallback, flags, \
+            help                                                                                   \
+    }
+#define OPT_CHOICE(name, letter, type, member, choices, fallback, flags, help)                \
+    {                                                                                         \
+        OPT_TYPE_CHOICE, name, letter, offsetof(type, member), NULL, 0, 0, choices, fallback, \
+            flags, help                                                                       \
+    }
+#define OPT_COMMON(type)                                                                           \
     OPT_FLAG("verbose", 'v', type, common.verbose, 0, "say more, and print the resolved options"), \
-        OPT_FLAG("quiet", 'q', type, common.quiet, 0, "warnings and errors only"),                \
-        OPT_STRING("metrics", 0, type, common.metrics, "FILE", NULL, 0,                           \
-                   "write JSON lines of figures to FILE"),                                        \
-        OPT_COUNT("threads", 0, type, common.threads, "N", 0, 4096, "0", 0,                       \
-                  "threads to compute with; 0: all that the process may run on"),                 \
-        OPT_STRING("config", 0, type, common.config, "FILE.json", NULL, 0,                        \
-                   "defaults from FILE, a section per tool"),                                     \
-        OPT_FLAG("plan", 0, type, common.plan, 0,                                                 \
+        OPT_FLAG("quiet", 'q', type, common.quiet, 0, "warnings and errors only"),                 \
+        OPT_STRING("metrics", 0, type, common.metrics, "FILE", NULL, 0,                            \
+                   "write JSON lines of figures to FILE"),                                         \
+        OPT_COUNT("threads", 0, type, common.threads, "N", 0, 4096, "0", 0,                        \
+                  "threads to compute with; 0: all that the process may run on"),                  \
+        OPT_STRING("config", 0, type, common.config, "FILE.json", NULL, 0,                         \
+                   "defaults from FILE, a section per tool"),                                      \
+        OPT_FLAG("plan", 0, type, common.plan, 0,                                                  \
                  "say what memory, disk and rows this would take, and do nothing else")
-#define OPT_END {OPT_TYPE_END, NULL, 0, 0, NULL, 0, 0, NULL, NULL, 0, NULL}
+#define OPT_END                                                   \
+    {                                                             \
+        OPT_TYPE_END, NULL, 0, 0, NULL, 0, 0, NULL, NULL, 0, NULL \
+    }
 
 struct opt_tool {
     const char *name;     /* "actgen", "ccanalyze norms" */
@@ -111,9 +136,10 @@ struct opt_tool {
     const struct opt *options;
 };
 
-/* Parses argv into `values` (zeroed by the caller). Returns 0 to go on, 1 where --help, --version
- * or --man has been printed and the tool ends with 0, or ERR_USAGE (logged). Sets the log level.
- * Strings point into argv, the environment, or memory that opt_free() frees. */
+/* Parses argv into `values` (zeroed by the caller). Returns 0 to go on; 1 where --help, --version,
+ * --man (troff) or --completion (bash) has been printed and the tool ends with 0; or a negative
+ * code (logged), ERR_USAGE for what is wrong in argv, the environment or the file. Sets the log
+ * level. Strings point into argv, the environment, or memory that opt_free() frees. */
 int opt_parse(const struct opt_tool *tool, void *values, int argc, char **argv) MUST_CHECK;
 void opt_free(const struct opt_tool *tool, void *values);
 

@@ -1,6 +1,7 @@
 /* sig.c - a flag and a self-pipe; the handler uses async-signal-safe calls alone. */
 #include "sig.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -14,12 +15,14 @@ static int sig_pipe[2] = {-1, -1};
 
 static void sig_handler(int number)
 {
+    int error = errno;
     if (number != SIGALRM && sig_number == 0) {
         sig_number = number;
         ssize_t put = write(sig_pipe[1], "", 1);
         (void)put;
     }
     alarm(1);
+    errno = error;
 }
 
 static void sig_set(sigset_t *set)
