@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -304,8 +305,9 @@ static int child_writes(int output, int tell)
     struct io_file file;
     if (sig_install() != 0 || io_wrap(&file, output, "a pipe") != 0 || write(tell, "", 1) != 1)
         return 1;
+    struct pollfd signalled = {.fd = sig_fd(), .events = POLLIN};
     while (sig_pending() == 0)
-        sched_yield();
+        poll(&signalled, 1, -1);
     if (io_write(&file, bytes, sizeof bytes) != 0 || io_write(&file, "end", 3) != 0)
         return 2;
     return err_exit_status(ERR_INTERRUPTED);
