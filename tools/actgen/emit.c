@@ -1,0 +1,231 @@
+/* emit.c - fills passes with sequences, runs them, and hands their rows on.
+ *
+ * Rows are left out for three reasons, which END counts: their position, their token, and values
+ * that are not finite in any of the sources (they would poison every batch that they are in). The
+ * last is found by the norms, after scaling, as a value that the factor lifts out of bf16's range
+ * is not finite on the wire either.
+ *
+ * Means are sums in f64 in the order of the stream, so they do not depend on how the sequences were
+ * put into passes.
+ */
+#include "emit.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "common/mem.h"
+#include "common/sig.h"
+
+/* The largest bf16, 0x7f7f. */
+#define LARGEST_BF16 0x1.fep127
+
+enum { BAD_IN = 1000, EARLY_ROWS = 10000, METRICS_PASSES = 64 };
+
+/* One run over sequences: rows where there is a writer, else sums. */
+struct run {
+    struct emit *emit;
+    int (*next)(struct tokens *tokens, struct stream_sequence *sequence);
+    const double *factors; /* NULL: norms alone */
+    struct stream_writer *writer;
+    struct progress *progress;
+    double *sums;
+    uint64_t passes, rows;
+};
+
+int emit_reserve(struct emit *emit, size_t tokens, uint32_t length)
+{
+    emit->length = length > 0 ? length : 1;
+    int status = pass_reserve(&emit->pass, tokens, emit->batch);
+    return status != 0 ? status : engine_reserve(emit->engine, tokens, emit->length);
+}
+
+void emit_free(struct emit *emit)
+{
+    pass_free(&emit->pass);
+}
+
+/* ---- rows that are not finite */
+
+/* Whether row i of the pass is finite on the wire in all sources. */
+static bool is_finite_row(const struct run *run, size_t i)
+{
+    const struct emit *emit = run->emit;
+    for (size_t source = 0; source < emit->sources->count; source++) {
+        double factor = run->factors == NULL ? 1 : run->factors[source];
+        double norm = (double)engine_norms(emit->engine, source)[emit->pass.row[i]];
+        if (!(norm * factor <= LARGEST_BF16)) /* a NaN is not, either */
+            return false;
+    }
+    return true;
+}
+
+static void note_first(const struct run *run, size_t i)
+{
+    const struct emit *emit = run->emit;
+    struct stream_tag tag = stream_tag_get(emit->pass.tags + i * STREAM_TAG_BYTES);
+    log_warning("sequence %" PRIu64 ", position %" PRIu32 ": the activations are not finite; such "
+                "rows are left out and counted",
+                tag.sequence, tag.position);
+}
+
+static int check_bad(const struct emit *emit)
+{
+    if (emit->skipped.not_finite * BAD_IN <= emit->candidates)
+        return 0;
+    return log_fail(ERR_DATA,
+                    "%" PRIu64 " of %" PRIu64 " rows are not finite, more than 0.1 %%; are the "
+                    "weights damaged?",
+                    emit->skipped.not_finite, emit->candidates);
+}
+
+/* ---- a pass */
+
+static void add_norms(const struct run *run, size_t i)
+{
+    for (size_t source = 0; source < run->emit->sources->count; source++)
+        run->sums[source] +=
+            (double)engine_norms(run->emit->engine, source)[run->emit->pass.row[i]];
+}
+
+/* Writes rows first .. end - 1 of the pass, of which none is left out. */
+static int write_rows(const struct run *run, size_t first, size_t end)
+{
+    const struct emit *emit = run->emit;
+    if (first == end || run->writer == NULL)
+        return 0;
+    return stream_writer_rows(run->writer, emit->pass.tags + first * STREAM_TAG_BYTES,
+                              engine_rows(emit->engine) + first * engine_row_bytes(emit->engine),
+                              end - first);
+}
+
+static int take_rows(struct run *run)
+{
+    struct emit *emit = run->emit;
+    size_t first = 0;
+    for (size_t i = 0; i < emit->pass.kept; i++) {
+        if (is_finite_row(run, i)) {
+            if (run->sums != NULL)
+                add_norms(run, i);
+            run->rows++;
+            continue;
+        }
+        if (emit->skipped.not_finite++ == 0)
+            note_first(run, i);
+        int status = write_rows(run, first, i);
+        if (status != 0)
+            return status;
+        first = i + 1;
+    }
+    emit->candidates += emit->pass.kept;
+    int status = write_rows(run, first, emit->pass.kept);
+    if (status == 0 && emit->candidates >= EARLY_ROWS)
+        status = check_bad(emit);
+    return status;
+}
+
+static json_t *metrics_line(const struct run *run)
+{
+    const struct emit *emit = run->emit;
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:f, s:f}", "sequences",
+                     (json_int_t)emit->sequences, "rows", (json_int_t)run->rows, "skipped_position",
+                     (json_int_t)emit->skipped.position, "skipped_id", (json_int_t)emit->skipped.id,
+                     "skipped_not_finite", (json_int_t)emit->skipped.not_finite, "rows_per_s",
+                     progress_rate(run->progress), "wait_fraction",
+                     progress_wait_fraction(run->progress));
+}
+
+static int report(const struct run *run)
+{
+    if (run->progress == NULL)
+        return 0;
+    progress_set(run->progress, run->rows);
+    if (run->passes % METRICS_PASSES != 0)
+        return 0;
+    return progress_metric(run->progress, metrics_line(run));
+}
+
+static int run_pass(struct run *run)
+{
+    struct emit *emit = run->emit;
+    if (emit->pass.tokens == 0)
+        return 0;
+    size_t chunks = pass_close(&emit->pass);
+    int status = engine_run(emit->engine, &emit->pass, chunks, run->factors);
+    if (status == 0)
+        status = take_rows(run);
+    pass_clear(&emit->pass);
+    run->passes++;
+    return status != 0 ? status : report(run);
+}
+
+/* ---- all passes */
+
+/* A sequence that is longer than the room for a whole pass. */
+static int grow(struct emit *emit, uint32_t length)
+{
+    log_verbose("a sequence of %" PRIu32 " tokens: more memory is taken", length);
+    struct engine_memory memory;
+    size_t tokens = length > emit->pass.capacity ? length : emit->pass.capacity;
+    int status = engine_measure(emit->engine, tokens, length, &memory);
+    if (status == 0)
+        status = mem_require(memory.work, "a long sequence");
+    return status != 0 ? status : emit_reserve(emit, tokens, length);
+}
+
+static int add_sequence(struct run *run, const struct stream_sequence *sequence)
+{
+    struct emit *emit = run->emit;
+    int status = 0;
+    if (!pass_fits(&emit->pass, sequence->length) || sequence->length > emit->length)
+        status = run_pass(run);
+    if (status == 0 && (sequence->length > emit->pass.capacity || sequence->length > emit->length))
+        status = grow(emit, sequence->length);
+    if (status != 0)
+        return status;
+    pass_add(&emit->pass, &emit->rule, &emit->skipped, sequence->index, sequence->ids,
+             sequence->length);
+    emit->sequences++;
+    return 0;
+}
+
+static int run_all(struct run *run)
+{
+    struct emit *emit = run->emit;
+    struct stream_sequence sequence;
+    int read, status;
+    emit->skipped = (struct pass_skipped){0};
+    emit->sequences = emit->candidates = 0;
+    while ((read = run->next(emit->tokens, &sequence)) == 1)
+        if ((status = add_sequence(run, &sequence)) != 0)
+            return status;
+    status = read == ERR_INTERRUPTED ? read : run_pass(run);
+    if (status == 0)
+        status = read;
+    return status != 0 ? status : check_bad(emit);
+}
+
+int emit_measure(struct emit *emit, double *means, uint64_t *rows)
+{
+    struct run run = {.emit = emit, .next = tokens_next_held, .sums = means};
+    memset(means, 0, emit->sources->count * sizeof *means);
+    int status = run_all(&run);
+    *rows = run.rows;
+    for (size_t i = 0; i < emit->sources->count && run.rows > 0; i++)
+        means[i] /= (double)run.rows;
+    return status;
+}
+
+int emit_rows(struct emit *emit, struct stream_writer *writer, const double *factors,
+              struct progress *progress)
+{
+    struct run run = {.emit = emit,
+                      .next = tokens_next,
+                      .factors = factors,
+                      .writer = writer,
+                      .progress = progress};
+    int status = run_all(&run);
+    return status != 0 ? status : progress_metric(progress, metrics_line(&run));
+}

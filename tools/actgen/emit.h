@@ -1,0 +1,41 @@
+/* emit.h - sequences through the engine, pass by pass: to mean norms, or to rows of a stream. */
+#ifndef CCPIPE_EMIT_H
+#define CCPIPE_EMIT_H
+
+#include <stdint.h>
+
+#include "common/err.h"
+#include "common/progress.h"
+#include "common/stream.h"
+#include "engine.h"
+#include "tokens.h"
+
+struct emit {
+    struct engine *engine;
+    struct tokens *tokens;
+    const struct sources *sources;
+    struct pass_rule rule;
+    size_t batch;    /* sequences of a pass */
+    uint32_t length; /* of a sequence, that is reserved */
+    struct pass pass;
+
+    /* of the run going on */
+    struct pass_skipped skipped;
+    uint64_t sequences;
+    uint64_t candidates; /* rows that the rule let through */
+};
+
+/* Makes room for passes of `tokens` tokens. A longer sequence makes more room when it comes. */
+int emit_reserve(struct emit *emit, size_t tokens, uint32_t length) MUST_CHECK;
+void emit_free(struct emit *emit);
+
+/* means[source]: the mean norm over the rows of the sequences that are held; *rows of them. Rows
+ * that are not finite are left out, ERR_DATA above 1 in 1000. */
+int emit_measure(struct emit *emit, double *means, uint64_t *rows) MUST_CHECK;
+
+/* Writes the rows of all sequences. Where input fails, those that came before are written first.
+ * ERR_DATA above 1 in 1000 rows that are not finite (at END, or early from 10,000 rows on). */
+int emit_rows(struct emit *emit, struct stream_writer *writer, const double *factors,
+              struct progress *progress) MUST_CHECK;
+
+#endif

@@ -1,0 +1,63 @@
+/* engine.h - the models on one device: a pass of tokens in, rows and norms out.
+ *
+ * The models run one after the other over the same tokens and share their buffers. Each chunk of a
+ * source's values is scaled, converted and put in its place in the rows while it is in the cache;
+ * the residual stream of a whole pass is never copied.
+ */
+#ifndef CCPIPE_ENGINE_H
+#define CCPIPE_ENGINE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/err.h"
+#include "gemma2.h"
+#include "modeldir.h"
+#include "pass.h"
+#include "sources.h"
+
+struct engine;
+
+struct engine_setup {
+    const char *device; /* for kernels_open() */
+    unsigned threads;
+    enum dtype type;     /* of computation */
+    enum dtype row_type; /* of what is written */
+    const struct sources *sources;
+    const struct modeldir *dirs; /* (sources->model_count) */
+};
+
+/* Bytes; `staging` and `work` are not needed at the same time. */
+struct engine_memory {
+    uint64_t weights, embedding, staging, work;
+};
+
+/* Opens the device and sets up the models; weights are not read. The setup's pointers must outlive
+ * the engine. Before the program has threads (kernels_open()). */
+int engine_open(struct engine **engine, const struct engine_setup *setup) MUST_CHECK;
+void engine_free(struct engine *engine);
+
+/* What weights and passes of at most `tokens` tokens, `length` in a sequence, take. Also checks
+ * that all tensors are there. */
+int engine_measure(const struct engine *engine, size_t tokens, uint32_t length,
+                   struct engine_memory *memory) MUST_CHECK;
+
+int engine_load(struct engine *engine) MUST_CHECK;
+
+/* Makes room, in place of what was there. */
+int engine_reserve(struct engine *engine, size_t tokens, uint32_t length) MUST_CHECK;
+
+/* Runs a pass that pass_close() has finished, within what was reserved. factors (source count):
+ * what rows are multiplied with; NULL: no rows, norms alone. ERR_INTERRUPTED, or a device's
+ * failure. */
+int engine_run(struct engine *engine, const struct pass *pass, size_t chunks,
+               const double *factors) MUST_CHECK;
+
+/* Of the last pass: its kept rows (kept, row bytes), and a source's f32 norms before scaling, by
+ * token of the pass. */
+const uint8_t *engine_rows(const struct engine *engine);
+const float *engine_norms(const struct engine *engine, size_t source);
+
+size_t engine_row_bytes(const struct engine *engine);
+
+#endif
