@@ -1,0 +1,65 @@
+/* verb.h - the verbs of ccanalyze: each is an option table, the size of its options, and a function.
+ *
+ * main.c finds the verb by its word, parses, and runs it; so a verb sees its options alone and
+ * returns 0 or a code of err.h.
+ */
+#ifndef CCANALYZE_VERB_H
+#define CCANALYZE_VERB_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/checkpoint.h"
+#include "common/err.h"
+#include "common/opt.h"
+#include "common/stream.h"
+#include "scan.h"
+#include "table.h"
+
+struct verb {
+    const struct opt_tool *tool; /* .name is "ccanalyze WORD" */
+    size_t options_size;         /* of a struct that begins with struct opt_common */
+    int (*run)(const void *options);
+};
+
+extern const struct verb verb_info, verb_verify, verb_salvage, verb_pack, verb_dump, verb_norms,
+    verb_clusters, verb_cosine, verb_freq, verb_eval, verb_top;
+
+/* ---- parts that verbs share */
+
+/* Of verbs that print a table; `S` has a member `struct table_form form`. */
+#define VERB_TABLE_OPTIONS(S)                                                                      \
+    OPT_STRING("output", 'o', S, form.output, "FILE", NULL, 0,                                     \
+               "write to FILE, not standard output"),                                              \
+        OPT_FLAG("json", 0, S, form.json, 0, "JSON instead of tab-separated values")
+
+/* Of verbs that compute latents of rows. */
+struct verb_compute {
+    const char *device;
+    int dtype;
+};
+/* The words of --dtype are in the order of enum dtype. */
+#define VERB_COMPUTE_OPTIONS(S)                                                                   \
+    OPT_STRING("device", 0, S, compute.device, "auto|cpu|cuda[:N]", "auto", 0,                    \
+               "where to compute"),                                                               \
+        OPT_CHOICE("dtype", 0, S, compute.dtype, "f32|bf16", "f32", 0,                            \
+                   "what to compute in")
+
+#define VERB_MOST 9007199254740992.0 /* counts are exact in doubles and in JSON up to 2^53 */
+
+/* Reads the checkpoint that the first operand names. ERR_USAGE (logged) where there is no operand, or
+ * more than one and `rows` is false: what follows are files of rows. */
+int verb_read(struct crosscoder *cc, const struct opt_common *common, bool rows) MUST_CHECK;
+
+/* What a pass over the rows of the other operands, else standard input, needs. */
+struct scan_setup verb_scan_setup(const struct crosscoder *cc, const struct opt_common *common,
+                                  const struct verb_compute *compute);
+
+/* --plan: prints the memory that a checkpoint as it was read and `more` bytes take. */
+int verb_plan(const struct crosscoder *cc, uint64_t more) MUST_CHECK;
+
+/* The same with a pass over rows, and their number where files are named and it is known. */
+int verb_plan_scan(const struct scan_setup *setup, uint64_t more) MUST_CHECK;
+
+#endif
