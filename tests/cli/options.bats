@@ -1,0 +1,124 @@
+# What the five tools have in common on the command line, and that help, man page, completion and parser
+# agree: all come from one table.
+# shellcheck disable=SC2154  # run sets stderr and stderr_lines
+
+tools=(tokstream actgen shufbuf cctrain)
+while read -r verb; do
+    tools+=("ccanalyze $verb")
+done < <("${BIN:-bin}/ccanalyze" --help | sed -n 's/^\([a-z]*\): .*/\1/p' | sort -u)
+
+# tool WORDS...: the first word may be a program and a verb.
+tool() {
+    local words
+    read -ra words <<<"$1"
+    "${BIN:-bin}/${words[0]}" "${words[@]:1}" "${@:2}"
+}
+
+setup() {
+    bats_require_minimum_version 1.5.0
+    unset "${!CCPIPE_@}"
+}
+
+@test "help, man page and completion name the same options" {
+    local name
+    [ "${#tools[@]}" -gt 8 ]
+    for name in "${tools[@]}"; do
+        echo "$name"
+        tool "$name" --help | sed -nE 's/^  (-., |    )--([a-z0-9-]+).*/--\2/p' |
+            grep -vxE -- '--(help|version)' >"$BATS_TEST_TMPDIR/help"
+        tool "$name" --man | sed -nE 's/^(\\fB\\-.\\fR, )?\\fB\\-\\-([^ ]*)\\fR.*/--\2/p' |
+            sed 's/\\-/-/g' >"$BATS_TEST_TMPDIR/man"
+        diff "$BATS_TEST_TMPDIR/help" "$BATS_TEST_TMPDIR/man"
+        tool "$name" --completion | bash -n
+        while read -r option; do
+            tool "$name" --completion | grep -q -- "[ ']$option "
+        done <"$BATS_TEST_TMPDIR/help"
+        for option in --verbose --quiet --metrics --threads --config --plan; do
+            grep -qx -- "$option" "$BATS_TEST_TMPDIR/help"
+        done
+    done
+}
+
+@test "help has examples" {
+    local name
+    for name in "${tools[@]}"; do
+        echo "$name"
+        tool "$name" --help | grep -q '^examples:$'
+    done
+}
+
+@test "help fits into 80 columns, examples aside" {
+    local name
+    for name in "${tools[@]}"; do
+        echo "$name"
+        run ! grep -nE '^.{81}' <(tool "$name" --help | sed -n '3,/^examples:/p')
+    done
+}
+
+@test "the version is one line on standard output" {
+    local name
+    for name in "${tools[@]}"; do
+        run --separate-stderr tool "$name" --version
+        [ "$status" -eq 0 ]
+        [ "$output" = "$name 0.1.0 (ccpipe)" ]
+        [ -z "$stderr" ]
+    done
+}
+
+@test "an unknown option is 64 on one line that shows the way" {
+    local name
+    for name in "${tools[@]}"; do
+        run --separate-stderr tool "$name" --qiet
+        [ "$status" -eq 64 ]
+        [ -z "$output" ]
+        [ "${#stderr_lines[@]}" -eq 1 ]
+        [[ "$stderr" == *"unknown option '--qiet' (is '--quiet' meant?); try '$name --help'" ]]
+    done
+}
+
+@test "an option without its value, and a value without its option, are 64" {
+    local name
+    for name in "${tools[@]}"; do
+        run --separate-stderr tool "$name" --threads
+        [ "$status" -eq 64 ]
+        [[ "$stderr" == *"'--threads' needs a value"* ]]
+        run --separate-stderr tool "$name" --quiet=yes
+        [ "$status" -eq 64 ]
+        [[ "$stderr" == *"'--quiet' takes no value"* ]]
+    done
+}
+
+@test "a file of options with an unknown key or section is 64 and named" {
+    local name
+    for name in "${tools[@]}"; do
+        echo "{\"${name%% *}\": {\"no-such\": 1}}" >"$BATS_TEST_TMPDIR/key.json"
+        run --separate-stderr tool "$name" --config "$BATS_TEST_TMPDIR/key.json"
+        [ "$status" -eq 64 ]
+        [[ "$stderr" == *"key.json', ${name%% *}.no-such: '$name' has no such option" ]]
+        echo '{"trainer": {}}' >"$BATS_TEST_TMPDIR/section.json"
+        CCPIPE_CONFIG=$BATS_TEST_TMPDIR/section.json run --separate-stderr tool "$name"
+        [ "$status" -eq 64 ]
+        [[ "$stderr" == *"section 'trainer' is of no tool"* ]]
+    done
+}
+
+@test "a reader of help that goes away is no failure" {
+    local name
+    for name in "${tools[@]}"; do
+        run bash -c "exec 3> >(:); wait \$!; '${BIN:-bin}/${name%% *}' ${name#"${name%% *}"} --help >&3"
+        [ "$status" -eq 0 ]
+        [[ "$output" == *"the reader of standard output went away"* ]]
+    done
+}
+
+@test "standard output that cannot be written is 74" {
+    local name
+    for name in "${tools[@]}"; do
+        run tool "$name" --help >/dev/null
+        [ "$status" -eq 0 ]
+        run bash -c "'${BIN:-bin}/${name%% *}' ${name#"${name%% *}"} --help >/dev/full"
+        [ "$status" -eq 74 ]
+        run bash -c "'${BIN:-bin}/${name%% *}' ${name#"${name%% *}"} --help >&-"
+        [ "$status" -eq 74 ]
+    done
+}
