@@ -33,13 +33,14 @@ static bool json_too_deep(const char *text, size_t size)
 json_t *json_parse(const char *text, size_t size, const char *name)
 {
     if (json_too_deep(text, size)) {
-        (void)log_fail(ERR_DATA, "'%s': JSON is nested deeper than %d levels", name,
-                       JSON_MAX_DEPTH);
+        if (name != NULL)
+            (void)log_fail(ERR_DATA, "'%s': JSON is nested deeper than %d levels", name,
+                           JSON_MAX_DEPTH);
         return NULL;
     }
     json_error_t error;
     json_t *value = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
-    if (value == NULL)
+    if (value == NULL && name != NULL)
         (void)log_fail(ERR_DATA, "'%s': JSON, line %d, column %d: %s", name, error.line,
                        error.column, error.text);
     return value;

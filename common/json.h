@@ -13,9 +13,9 @@
 
 #define JSON_MAX_DEPTH 64
 
-/* Parses `size` bytes of UTF-8. On failure NULL, logged as ERR_DATA with `name` and the position.
- * The caller owns the reference. Depth above JSON_MAX_DEPTH, duplicate keys and what follows the
- * value are refused. */
+/* Parses `size` bytes of UTF-8. On failure NULL, logged as ERR_DATA with `name` and the position
+ * (not logged where `name` is NULL). The caller owns the reference. Depth above JSON_MAX_DEPTH,
+ * duplicate keys and what follows the value are refused. */
 json_t *json_parse(const char *text, size_t size, const char *name) MUST_CHECK;
 
 /* Reads and parses a file of at most `limit` bytes. 0 or a negative code (logged). */
