@@ -60,7 +60,7 @@ static bool freq_number(const char *line, size_t column, uint64_t *value)
     return opt_parse_count(digits, 0, UINT64_MAX, value);
 }
 
-static int freq_parse(char *text, const char *path, uint8_t *dead, size_t latents)
+static int freq_parse_lines(char *text, const char *path, uint8_t *dead, size_t latents)
 {
     size_t index_column, count_column, seen = 0, number = 1;
     char *line = freq_line(&text);
@@ -88,18 +88,25 @@ static int freq_parse(char *text, const char *path, uint8_t *dead, size_t latent
     return log_fail(ERR_USAGE, "'%s' has %zu latents, the crosscoder has %zu", path, seen, latents);
 }
 
+int freq_table_parse(char *text, size_t size, const char *name, uint8_t *dead, size_t latents,
+                     size_t *dead_count)
+{
+    *dead_count = 0;
+    if (memchr(text, '\0', size) != NULL)
+        return log_fail(ERR_DATA, "'%s' is not text", name);
+    int status = freq_parse_lines(text, name, dead, latents);
+    for (size_t j = 0; status == 0 && j < latents; j++)
+        *dead_count += dead[j];
+    return status;
+}
+
 int freq_table_read(const char *path, uint8_t *dead, size_t latents, size_t *dead_count)
 {
     char *text = NULL;
     size_t size;
     int status = io_read_file(&text, &size, path, FREQ_TABLE_MAX_BYTES);
-    if (status == 0 && memchr(text, '\0', size) != NULL)
-        status = log_fail(ERR_DATA, "'%s' is not text", path);
     if (status == 0)
-        status = freq_parse(text, path, dead, latents);
-    *dead_count = 0;
-    for (size_t j = 0; status == 0 && j < latents; j++)
-        *dead_count += dead[j];
+        status = freq_table_parse(text, size, path, dead, latents, dead_count);
     free(text);
     return status;
 }

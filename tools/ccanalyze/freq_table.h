@@ -12,4 +12,9 @@
  * line is ERR_DATA. *dead_count of them are dead. */
 int freq_table_read(const char *path, uint8_t *dead, size_t latents, size_t *dead_count) MUST_CHECK;
 
+/* The same from text in memory, which is cut up; text[size] is 0, and there is no other 0 in it (ERR_DATA).
+ * `name` is for messages. */
+int freq_table_parse(char *text, size_t size, const char *name, uint8_t *dead, size_t latents,
+                     size_t *dead_count) MUST_CHECK;
+
 #endif

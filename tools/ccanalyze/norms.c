@@ -6,6 +6,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,25 +22,31 @@ static size_t norms_model_length(const char *name)
     return hook == NULL ? strlen(name) : (size_t)(hook - name);
 }
 
-static bool norms_models_repeat(const struct crosscoder *cc)
+/* Whether two sources have one name, as far as `length` goes. */
+static bool norms_names_repeat(const struct crosscoder *cc, size_t (*length)(const char *name))
 {
     for (size_t i = 0; i < cc->source_count; i++)
         for (size_t j = 0; j < i; j++) {
             const char *a = cc->sources[i].name, *b = cc->sources[j].name;
-            size_t length = norms_model_length(a);
-            if (length == norms_model_length(b) && memcmp(a, b, length) == 0)
+            if (length(a) == length(b) && memcmp(a, b, length(a)) == 0)
                 return true;
         }
     return false;
 }
 
+/* Labels become columns and keys, so no two may be the same. */
 static int norms_make_labels(struct norms *norms, const struct crosscoder *cc)
 {
-    bool whole = norms_models_repeat(cc);
+    bool whole = norms_names_repeat(cc, norms_model_length);
+    bool numbered = whole && norms_names_repeat(cc, strlen);
     norms->labels = mem_alloc_zero(cc->source_count, sizeof *norms->labels);
     for (size_t s = 0; s < cc->source_count && norms->labels != NULL; s++) {
         const char *name = cc->sources[s].name;
-        norms->labels[s] = whole ? strdup(name) : strndup(name, norms_model_length(name));
+        char number[32];
+        snprintf(number, sizeof number, "source%zu", s);
+        norms->labels[s] = numbered ? strdup(number)
+                           : whole  ? strdup(name)
+                                    : strndup(name, norms_model_length(name));
         if (norms->labels[s] == NULL)
             return mem_fail("names", cc->source_count, 1);
     }
@@ -104,9 +111,13 @@ static double norms_dot(const float *x, const float *y, size_t n)
     return sum;
 }
 
+/* Of equal vectors the quotient may round to more than 1, and would lie outside of every histogram.
+ */
 static double norms_cosine(double dot, double norm_a, double norm_b)
 {
-    return norm_a > 0 && norm_b > 0 ? dot / (norm_a * norm_b) : (double)NAN;
+    if (!(norm_a > 0 && norm_b > 0))
+        return (double)NAN;
+    return fmax(-1, fmin(1, dot / (norm_a * norm_b)));
 }
 
 static void norms_decoders(struct norms *norms, const struct crosscoder *cc)
@@ -157,11 +168,13 @@ static void norms_encoders(struct norms *norms, const struct crosscoder *cc)
                               norms->encoder[j * sources + norms->b]);
 }
 
-/* ½ ((n − rest) / max(n, rest) + 1). */
+/* ½ ((n − rest) / max(n, rest) + 1), in the form that rounds least: a Δ that is exactly on a bound
+ * of the classes then is so here, too. */
 static double norms_delta(double n, double rest)
 {
-    double most = fmax(n, rest);
-    return most > 0 ? 0.5 * ((n - rest) / most + 1) : (double)NAN;
+    if (!(n > 0 || rest > 0))
+        return (double)NAN;
+    return n < rest ? n / (2 * rest) : 1 - rest / (2 * n);
 }
 
 static void norms_relations(struct norms *norms)

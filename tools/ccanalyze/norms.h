@@ -18,7 +18,8 @@
 
 struct norms {
     size_t source_count, latents; /* S, F */
-    char **labels;         /* (S) the model's name, or the source's whole name where models repeat */
+    char **labels;         /* (S) the model's name; the source's whole name where models repeat;
+                              "source0" ... where these repeat, too */
     double *decoder;       /* (F, S) */
     double *encoder;       /* (F, S) */
     double *code_weight;   /* (F) Σ_s n^s: the L1 weight, and the scale of comparable activations */

@@ -5,8 +5,11 @@
  */
 #include "scan.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "common/log.h"
 #include "common/mem.h"
 #include "common/progress.h"
 #include "common/sig.h"
@@ -116,6 +119,34 @@ static size_t scan_take(struct scan *scan, size_t filled)
     return filled + n;
 }
 
+/* By the bits, of which the largest is found without a branch: infinities and NaNs are above all
+ * numbers. */
+static bool scan_is_finite(const float *values, size_t n)
+{
+    uint32_t most = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &values[i], sizeof bits);
+        bits &= 0x7fffffffu;
+        most = bits > most ? bits : most;
+    }
+    return most < 0x7f800000u;
+}
+
+/* Finite rows and weights may overflow in f32; no figure made of that would be one. */
+static int scan_check(const struct scan *scan, const struct scan_block *block)
+{
+    size_t latents = (size_t)scan->cc->latents, width = (size_t)scan->cc->width;
+    for (size_t i = 0; i < block->rows; i++)
+        if (!scan_is_finite(block->f + i * latents, latents) ||
+            (block->xhat != NULL && !scan_is_finite(block->xhat + i * width, width)))
+            return log_fail(ERR_DATA,
+                            "row %" PRIu64 ": its latents are not finite; the weights of '%s' or "
+                            "the row are too large",
+                            block->first_row + i, scan->cc->path);
+    return 0;
+}
+
 int scan_next(struct scan *scan, struct scan_block *block)
 {
     size_t filled = 0;
@@ -138,6 +169,8 @@ int scan_next(struct scan *scan, struct scan_block *block)
     *block = (struct scan_block){
         .first_row = scan->rows, .rows = filled, .tags = scan->tags, .x = scan->x};
     int status = forward_run(scan->forward, scan->x, filled, &block->f, &block->xhat);
+    if (status == 0)
+        status = scan_check(scan, block);
     if (status != 0)
         return status;
     scan->rows += filled;

@@ -6,6 +6,11 @@
 
 #include "common/mem.h"
 
+uint64_t stats_bytes(uint64_t latents)
+{
+    return latents * (sizeof(uint64_t) + sizeof(double) + sizeof(float));
+}
+
 int stats_init(struct stats *stats, size_t latents)
 {
     *stats = (struct stats){.latents = latents};
@@ -15,7 +20,7 @@ int stats_init(struct stats *stats, size_t latents)
     if (stats->count != NULL && stats->sum != NULL && stats->max != NULL)
         return 0;
     stats_free(stats);
-    return mem_fail("latents", latents, 2 * sizeof(double) + sizeof(float));
+    return mem_fail("latents", (size_t)stats_bytes(latents), 1);
 }
 
 void stats_free(struct stats *stats)

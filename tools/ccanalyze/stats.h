@@ -22,6 +22,10 @@ struct stats {
 
 int stats_init(struct stats *stats, size_t latents) MUST_CHECK;
 void stats_free(struct stats *stats); /* legal on a zeroed struct */
+
+/* Bytes that stats_init() takes. */
+uint64_t stats_bytes(uint64_t latents);
+
 void stats_add(struct stats *stats, const struct scan_block *block);
 
 /* count / rows; NaN where there were no rows. */

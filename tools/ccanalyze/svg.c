@@ -1,4 +1,10 @@
-/* svg.c - a histogram of bars in one path, axes and labels; colours follow the reader's scheme. */
+/* svg.c - a histogram of bars in one path, axes and labels; colours follow the reader's scheme.
+ *
+ * The bars are one path, so that neighbours show no seam where they meet inside a pixel. A figure
+ * paints its own ground: a viewer that shows a file by itself takes white for it in either scheme,
+ * where light letters could not be read. A page that holds figures may set --figure-paper. All
+ * selectors are of the class of the figure, since a <style> inside a page is one for the page.
+ */
 #include "svg.h"
 
 #include <errno.h>
@@ -8,21 +14,36 @@
 
 #include "common/log.h"
 
-enum { WIDTH = 720, HEIGHT = 420, LEFT = 70, RIGHT = 20, TOP = 40, BOTTOM = 60 };
+enum { WIDTH = 720, HEIGHT = 420, LEFT = 80, RIGHT = 20, TOP = 40, BOTTOM = 60 };
+enum { SVG_MAX_TICKS = 5 };
 
 static const char svg_style[] =
-    "<style>text{font:14px sans-serif;fill:#222}.bar{fill:#3566a8}.axis{stroke:#666;fill:none}"
-    "@media(prefers-color-scheme:dark){text{fill:#ddd}.bar{fill:#7aa7e0}.axis{stroke:#999}}"
+    "<style>"
+    ".figure text{font:14px sans-serif;fill:#222}"
+    ".figure .paper{fill:#fff;fill:var(--figure-paper,#fff)}"
+    ".figure .bar{fill:#3566a8}.figure .axis{stroke:#555;fill:none}"
+    ".figure .grid{stroke:#e4e4e4;fill:none}"
+    "@media(prefers-color-scheme:dark){.figure text{fill:#ddd}"
+    ".figure .paper{fill:#181a1f;fill:var(--figure-paper,#181a1f)}"
+    ".figure .bar{fill:#7aa7e0}.figure .axis{stroke:#999}.figure .grid{stroke:#33363d}}"
     "</style>\n";
+
+/* Characters that XML cannot hold as they are: markup as references, controls as U+FFFD. */
+static void svg_characters(FILE *out, const char *text)
+{
+    for (; *text != '\0'; text++)
+        if (*text == '<' || *text == '>' || *text == '&')
+            fprintf(out, "&#%d;", *text);
+        else if ((unsigned char)*text < 0x20)
+            fputs("\xef\xbf\xbd", out);
+        else
+            fputc(*text, out);
+}
 
 static void svg_text(FILE *out, double x, double y, const char *anchor, const char *text)
 {
     fprintf(out, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\">", x, y, anchor);
-    for (; *text != '\0'; text++)
-        if (*text == '<' || *text == '>' || *text == '&')
-            fprintf(out, "&#%d;", *text);
-        else
-            fputc(*text, out);
+    svg_characters(out, text);
     fputs("</text>\n", out);
 }
 
@@ -51,54 +72,76 @@ static void svg_bars(FILE *out, const struct svg_histogram *spec, uint64_t most)
     fputs("\"/>\n", out);
 }
 
+/* The smallest of 1, 2, 5, 10, 20, ... that leaves few ticks above 0. */
+static uint64_t svg_tick_step(uint64_t most)
+{
+    uint64_t step = 1;
+    for (unsigned i = 0; most / step > SVG_MAX_TICKS; i++)
+        step = i % 3 == 1 ? step / 2 * 5 : step * 2;
+    return step;
+}
+
 static void svg_y_ticks(FILE *out, const struct svg_histogram *spec, uint64_t most)
 {
     double height = HEIGHT - TOP - BOTTOM, base = HEIGHT - BOTTOM;
-    uint64_t step = 1;
-    while (!spec->log_y && most / step > 5)
-        step *= most / step > 25 ? 10 : most / step > 12 ? 5 : 2;
+    uint64_t step = svg_tick_step(most);
     for (uint64_t tick = spec->log_y ? 1 : 0; tick <= most;) {
         char label[24];
         double y = base - height * svg_height(spec, tick, most);
         snprintf(label, sizeof label, "%" PRIu64, tick);
+        if (tick > 0)
+            fprintf(out, "<path class=\"grid\" d=\"M%d %.1fH%d\"/>\n", LEFT, y, WIDTH - RIGHT);
         fprintf(out, "<path class=\"axis\" d=\"M%d %.1fh-5\"/>\n", LEFT, y);
         svg_text(out, LEFT - 8, y + 5, "end", label);
-        if (spec->log_y && tick > UINT64_MAX / 10)
+        if (tick > UINT64_MAX / 10 - step)
             break;
         tick = spec->log_y ? tick * 10 : tick + step;
     }
 }
 
-static int svg_failed(void)
-{
-    return errno == EPIPE ? ERR_CLOSED : log_fail_errno("cannot write the figure");
-}
-
-int svg_histogram(FILE *out, const struct svg_histogram *spec)
+static void svg_x_ticks(FILE *out, const struct svg_histogram *spec)
 {
     double width = WIDTH - LEFT - RIGHT, base = HEIGHT - BOTTOM;
-    uint64_t most = 0;
-    for (size_t i = 0; i < spec->bins; i++)
-        most = spec->counts[i] > most ? spec->counts[i] : most;
-    fprintf(out, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" role=\"img\">\n",
-            WIDTH, HEIGHT);
-    fputs(svg_style, out);
-    svg_bars(out, spec, most);
-    fprintf(out, "<path class=\"axis\" d=\"M%d %dV%dH%d\"/>\n", LEFT, TOP, HEIGHT - BOTTOM,
-            WIDTH - RIGHT);
-    svg_y_ticks(out, spec, most);
     for (size_t i = 0; i < spec->tick_count; i++) {
         double x = LEFT + width * (spec->ticks[i].at - spec->min) / (spec->max - spec->min);
         fprintf(out, "<path class=\"axis\" d=\"M%.1f %.1fv5\"/>\n", x, base);
         svg_text(out, x, base + 20, "middle", spec->ticks[i].label);
     }
+}
+
+static void svg_labels(FILE *out, const struct svg_histogram *spec)
+{
+    double middle = LEFT + (WIDTH - LEFT - RIGHT) / 2.0;
     if (spec->title != NULL)
-        svg_text(out, LEFT + width / 2, TOP - 16, "middle", spec->title);
-    svg_text(out, LEFT + width / 2, HEIGHT - 16, "middle", spec->x_label);
+        svg_text(out, middle, TOP - 16, "middle", spec->title);
+    svg_text(out, middle, HEIGHT - 16, "middle", spec->x_label);
     fprintf(out, "<g transform=\"translate(18 %d) rotate(-90)\">", (TOP + HEIGHT - BOTTOM) / 2);
     svg_text(out, 0, 0, "middle", spec->y_label);
-    fputs("</g>\n</svg>\n", out);
-    return fflush(out) != 0 || ferror(out) ? svg_failed() : 0;
+    fputs("</g>\n", out);
+}
+
+int svg_histogram(FILE *out, const struct svg_histogram *spec)
+{
+    uint64_t most = 0;
+    for (size_t i = 0; i < spec->bins; i++)
+        most = spec->counts[i] > most ? spec->counts[i] : most;
+    fprintf(out,
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" class=\"figure\" "
+            "role=\"img\">\n<title>",
+            WIDTH, HEIGHT);
+    svg_characters(out, spec->title != NULL ? spec->title : spec->x_label);
+    fprintf(out, "</title>\n%s<rect class=\"paper\" width=\"%d\" height=\"%d\"/>\n", svg_style,
+            WIDTH, HEIGHT);
+    svg_y_ticks(out, spec, most);
+    svg_bars(out, spec, most);
+    fprintf(out, "<path class=\"axis\" d=\"M%d %dV%dH%d\"/>\n", LEFT, TOP, HEIGHT - BOTTOM,
+            WIDTH - RIGHT);
+    svg_x_ticks(out, spec);
+    svg_labels(out, spec);
+    fputs("</svg>\n", out);
+    if (fflush(out) == 0 && !ferror(out))
+        return 0;
+    return errno == EPIPE ? ERR_CLOSED : log_fail_errno("cannot write the figure");
 }
 
 int svg_histogram_file(const char *path, const struct svg_histogram *spec)

@@ -20,7 +20,7 @@
 
 struct table {
     struct io_file file;
-    bool json;
+    bool json, list; /* list: JSON is an object with the list of rows, not one value */
     const char *const *columns;
     size_t column_count;
     size_t column; /* of the value that comes next */
@@ -53,6 +53,26 @@ static void table_put_text(struct table *table, const char *text)
     table_put(table, text, strlen(text));
 }
 
+/* As a field of TSV. */
+static void table_put_escaped(struct table *table, const char *text)
+{
+    static const char named[] = "\t\n\r\\", letters[] = "tnr\\";
+    for (const char *at = text; *at != '\0'; at++) {
+        unsigned char byte = (unsigned char)*at;
+        const char *found = strchr(named, *at);
+        char escape[8];
+        if (found == NULL && byte >= 0x20 && byte != 0x7f) {
+            table_put(table, at, 1);
+            continue;
+        }
+        if (found != NULL)
+            snprintf(escape, sizeof escape, "\\%c", letters[found - named]);
+        else
+            snprintf(escape, sizeof escape, "\\x%02x", byte);
+        table_put_text(table, escape);
+    }
+}
+
 static int table_write(struct table *table, size_t least)
 {
     if (table->failed)
@@ -77,15 +97,16 @@ int table_open(struct table **result, const struct table_form *form, const char 
         return status;
     }
     table->json = form->json;
+    table->list = list != NULL;
     table->columns = columns;
     table->column_count = column_count;
-    if (table->json) {
+    if (table->json && table->list) {
         table_put_text(table, "{\"");
         table_put_text(table, list);
         table_put_text(table, "\":[");
     }
     for (size_t i = 0; i < column_count && !table->json; i++) {
-        table_put_text(table, columns[i]);
+        table_put_escaped(table, columns[i]);
         table_put_text(table, i + 1 < column_count ? "\t" : "\n");
     }
     *result = table;
@@ -146,25 +167,14 @@ void table_text(struct table *table, const char *value)
         return;
     }
     table_field(table, "");
-    for (const char *at = value; *at != '\0'; at++) {
-        if (*at == '\t')
-            table_put(table, "\\t", 2);
-        else if (*at == '\n')
-            table_put(table, "\\n", 2);
-        else if (*at == '\r')
-            table_put(table, "\\r", 2);
-        else if (*at == '\\')
-            table_put(table, "\\\\", 2);
-        else
-            table_put(table, at, 1);
-    }
+    table_put_escaped(table, value);
 }
 
 /* ---- rows */
 
 int table_element(struct table *table, json_t *element)
 {
-    assert(table->json);
+    assert(table->json && table->list);
     char *text = json_dumps(element, JSON_COMPACT | JSON_REAL_PRECISION(TABLE_DIGITS));
     json_decref(element);
     if (text == NULL)
@@ -188,25 +198,41 @@ int table_row(struct table *table)
     return table_write(table, TABLE_PIECE);
 }
 
+/* The end of the list, and the members that follow it. */
+static void table_put_extra(struct table *table, const json_t *extra)
+{
+    const char *key;
+    json_t *value;
+    table_put_text(table, "\n]");
+    json_object_foreach((json_t *)extra, key, value)
+    {
+        char *text =
+            json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(TABLE_DIGITS));
+        table->failed = table->failed || text == NULL;
+        table_put_text(table, ",\"");
+        table_put_text(table, key);
+        table_put_text(table, "\":");
+        table_put_text(table, text == NULL ? "" : text);
+        free(text);
+    }
+    table_put_text(table, "}\n");
+}
+
+static void table_put_value(struct table *table, const json_t *value)
+{
+    char *text = json_dumps(value, JSON_INDENT(2) | JSON_REAL_PRECISION(TABLE_DIGITS));
+    table->failed = table->failed || text == NULL;
+    table_put_text(table, text == NULL ? "" : text);
+    table_put_text(table, "\n");
+    free(text);
+}
+
 int table_end(struct table *table, json_t *extra)
 {
-    if (table->json) {
-        const char *key;
-        json_t *value;
-        table_put_text(table, "\n]");
-        json_object_foreach(extra, key, value)
-        {
-            char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT |
-                                               JSON_REAL_PRECISION(TABLE_DIGITS));
-            table->failed = table->failed || text == NULL;
-            table_put_text(table, ",\"");
-            table_put_text(table, key);
-            table_put_text(table, "\":");
-            table_put_text(table, text == NULL ? "" : text);
-            free(text);
-        }
-        table_put_text(table, "}\n");
-    }
+    if (table->json && table->list)
+        table_put_extra(table, extra);
+    else if (table->json)
+        table_put_value(table, extra);
     json_decref(extra);
     int status = table_write(table, 0);
     return status != 0 ? status : io_close(&table->file);
@@ -225,17 +251,13 @@ void table_free(struct table *table)
 
 int table_json(const char *output, json_t *value)
 {
-    char *text = json_dumps(value, JSON_INDENT(2) | JSON_REAL_PRECISION(TABLE_DIGITS));
-    json_decref(value);
-    if (text == NULL)
-        return mem_fail("the output", 1, 1);
-    struct io_file file = IO_FILE_CLOSED;
-    int status = io_open_output(&file, output, false);
+    struct table_form form = {.output = output, .json = true};
+    struct table *table = NULL;
+    int status = table_open(&table, &form, NULL, NULL, 0);
     if (status == 0)
-        status = io_write(&file, text, strlen(text));
-    if (status == 0)
-        status = io_write(&file, "\n", 1);
-    int closed = io_close(&file);
-    free(text);
-    return status != 0 ? status : closed;
+        status = table_end(table, value);
+    else
+        json_decref(value);
+    table_free(table);
+    return status;
 }

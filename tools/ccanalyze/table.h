@@ -23,13 +23,15 @@ struct table_form {
     bool json;
 };
 
-/* Opens the output and writes the header line. `list` is the key of the rows in JSON. The columns' names
- * are borrowed until table_free(). */
+/* Opens the output, so that one that cannot be written is met before the work is done, and writes the
+ * header line. `list` is the key of the rows in JSON; NULL where the JSON form is no list: it is then
+ * what table_end() is given, alone. The columns' names are borrowed until table_free(). */
 int table_open(struct table **table, const struct table_form *form, const char *list,
                const char *const *columns, size_t column_count) MUST_CHECK;
 
 /* The next value of the row, one call per column. A real that is not finite is a missing value. Text
- * is UTF-8; tab, newline and backslash are written \t, \n and \\ in TSV. */
+ * is UTF-8; in TSV tab, newline, carriage return and backslash are written \t, \n, \r and \\, other
+ * control characters \x1b and alike, so that a line is a row and no terminal is played tricks. */
 void table_count(struct table *table, uint64_t value);
 void table_real(struct table *table, double value);
 void table_text(struct table *table, const char *value);
@@ -40,8 +42,8 @@ int table_row(struct table *table) MUST_CHECK;
 /* JSON alone, instead of a row: an element of any form. Takes the reference; NULL is ERR_MEMORY. */
 int table_element(struct table *table, json_t *element) MUST_CHECK;
 
-/* Ends the table; `extra`'s members follow the list in JSON. Takes the reference, which may be NULL
- * where there is nothing to add. */
+/* Ends the table and closes the output. In JSON the members of `extra` follow the list; NULL: none.
+ * Takes the reference. */
 int table_end(struct table *table, json_t *extra) MUST_CHECK;
 
 /* Legal on NULL and at any time. Without table_end() the output stays incomplete. */

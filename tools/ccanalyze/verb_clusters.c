@@ -3,7 +3,7 @@
  * Two definitions are in use and differ much (R = 0.9 is delta 0.944), so both are always printed,
  * each under its name.
  */
-#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,8 +40,7 @@ static const struct opt_tool clusters_tool = {
     .synopsis = "ccanalyze clusters CC",
     .details =
         "By the relative norm R: A only below 0.1, shared between 0.3 and 0.7, B only above 0.9. "
-        "By "
-        "delta: A only below 0.1, shared between 0.4 and 0.6, B only above 0.9. All bounds are "
+        "By delta: A only below 0.1, shared between 0.4 and 0.6, B only above 0.9. All bounds are "
         "strict; what is in none of them, and latents without a decoder, count as other. With more "
         "than two sources, and no --pair, a latent is of one source where that source's delta is "
         "above 0.9.",
@@ -110,7 +109,7 @@ static int clusters_print_definition(struct table *table, json_t *json, const ch
     for (size_t i = 0; i < count && status == 0; i++) {
         if (json != NULL) {
             if (json_object_set_new(object, names[i], json_integer((json_int_t)counts[i])) != 0)
-                status = mem_fail("the output", 1, 1);
+                status = mem_fail("the output", count, sizeof *counts);
             continue;
         }
         table_text(table, definition);
@@ -119,7 +118,7 @@ static int clusters_print_definition(struct table *table, json_t *json, const ch
         status = table_row(table);
     }
     if (json != NULL && json_object_set_new(json, definition, object) != 0)
-        status = mem_fail("the output", 1, 1);
+        status = mem_fail("the output", count, sizeof *counts);
     return status;
 }
 
@@ -129,17 +128,15 @@ static int clusters_print_names(const struct clusters_options *options, const st
     static const char *const columns[] = {"definition", "class", "count"};
     struct table *table = NULL;
     json_t *json = options->form.json ? json_object() : NULL;
-    int status = options->form.json ? 0 : table_open(&table, &options->form, "", columns, 3);
+    int status = table_open(&table, &options->form, NULL, columns, 3);
     if (status == 0 && norms->paired)
         status = clusters_print_definition(table, json, "relative_norm", names, clusters->relative,
                                            count);
     if (status == 0)
         status = clusters_print_definition(table, json, "delta", names,
                                            norms->paired ? clusters->delta : clusters->only, count);
-    if (status == 0 && options->form.json)
-        status = table_json(options->form.output, json_incref(json));
-    else if (status == 0)
-        status = table_end(table, NULL);
+    if (status == 0)
+        status = table_end(table, json_incref(json));
     json_decref(json);
     table_free(table);
     return status;
@@ -177,11 +174,18 @@ static int clusters_draw(const char *path, const struct norms *norms, const uint
     static const struct svg_tick ticks[] = {
         {0, "0"}, {0.25, "\u00bc"}, {0.5, "\u00bd"}, {0.75, "\u00be"}, {1, "1"}};
     uint64_t counts[RELATIVE_BINS] = {0};
+    const char *a = norms->labels[norms->a], *b = norms->labels[norms->b];
+    static const char format[] = "Relative Norm (0: %s only, 1: %s only)";
+    size_t size = sizeof format + strlen(a) + strlen(b);
+    char *label = mem_alloc(size, 1);
+    if (label == NULL)
+        return mem_fail("names", size, 1);
+    snprintf(label, size, format, a, b);
     for (size_t j = 0; j < norms->latents; j++)
         if (!clusters_left_out(dead, j))
             svg_count(counts, RELATIVE_BINS, 0, 1, norms->relative[j]);
     struct svg_histogram figure = {
-        .x_label = "Relative Norm",
+        .x_label = label,
         .y_label = "Number of Latents",
         .max = 1,
         .counts = counts,
@@ -189,7 +193,9 @@ static int clusters_draw(const char *path, const struct norms *norms, const uint
         .ticks = ticks,
         .tick_count = sizeof ticks / sizeof *ticks,
     };
-    return svg_histogram_file(path, &figure);
+    int status = svg_histogram_file(path, &figure);
+    free(label);
+    return status;
 }
 
 /* ---- running */

@@ -42,13 +42,9 @@ static const struct opt_tool freq_tool = {
     .options = freq_table,
 };
 
-static int freq_print(const struct table_form *form, const struct stats *stats,
-                      const struct norms *norms)
+static int freq_print(struct table *table, const struct stats *stats, const struct norms *norms)
 {
-    static const char *const columns[] = {"index", "count",      "frequency", "mean",
-                                          "max",   "max_scaled", "dead"};
-    struct table *table = NULL;
-    int status = table_open(&table, form, "latents", columns, sizeof columns / sizeof *columns);
+    int status = 0;
     for (size_t j = 0; status == 0 && j < stats->latents; j++) {
         double max = stats->rows > 0 ? (double)stats->max[j] : (double)NAN;
         table_count(table, j);
@@ -60,11 +56,8 @@ static int freq_print(const struct table_form *form, const struct stats *stats,
         table_count(table, stats->count[j] == 0);
         status = table_row(table);
     }
-    if (status == 0)
-        status = table_end(table,
-                           form->json ? json_pack("{s:I}", "rows", (json_int_t)stats->rows) : NULL);
-    table_free(table);
-    return status;
+    return status != 0 ? status
+                       : table_end(table, json_pack("{s:I}", "rows", (json_int_t)stats->rows));
 }
 
 static int freq_scan(const struct scan_setup *setup, struct stats *stats)
@@ -81,18 +74,25 @@ static int freq_scan(const struct scan_setup *setup, struct stats *stats)
 
 static int freq_measure(const struct freq_options *options, const struct crosscoder *cc)
 {
+    static const char *const columns[] = {"index", "count",      "frequency", "mean",
+                                          "max",   "max_scaled", "dead"};
     struct norms norms = {0};
     struct stats stats = {0};
+    struct table *table = NULL;
     struct scan_setup setup = verb_scan_setup(cc, &options->common, &options->compute);
     if (options->common.plan)
-        return verb_plan_scan(&setup, cc->latents * (2 * sizeof(uint64_t) + sizeof(float)));
+        return verb_plan_scan(&setup, stats_bytes(cc->latents) + norms_bytes(cc));
     int status = norms_compute(&norms, cc, NULL);
     if (status == 0)
         status = stats_init(&stats, norms.latents);
     if (status == 0)
+        status = table_open(&table, &options->form, "latents", columns,
+                            sizeof columns / sizeof *columns);
+    if (status == 0)
         status = freq_scan(&setup, &stats);
     if (status == 0)
-        status = freq_print(&options->form, &stats, &norms);
+        status = freq_print(table, &stats, &norms);
+    table_free(table);
     stats_free(&stats);
     norms_free(&norms);
     return status;

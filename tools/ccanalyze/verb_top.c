@@ -14,7 +14,7 @@ struct top_options {
     struct opt_common common;
     struct table_form form;
     struct verb_compute compute;
-    const char *model, *latents, *pair;
+    const char *model, *latents, *pair, *quantiles;
     uint64_t n, context;
     double min_relative, max_relative;
 };
@@ -32,6 +32,8 @@ static const struct opt top_table[] = {
         "the sources of the relative norm, by name or number; default: both, if there are two"),
     OPT_COUNT("n", 'n', S, n, "N", 1, 1e6, "20", 0, "sequences for each latent"),
     OPT_COUNT("context", 0, S, context, "N", 0, 1e5, "10", 0, "tokens before, and after"),
+    OPT_STRING("quantiles", 0, S, quantiles, "Q,...", NULL, OPT_NOT_BUILT,
+               "sequences of weaker activations, too, by quantiles of the maximum"),
     OPT_STRING("model", 0, S, model, "DIR", NULL, 0,
                "model folder whose tokenizer.json turns ids into text"),
     VERB_COMPUTE_OPTIONS(S),
@@ -240,17 +242,12 @@ static int top_print_json(struct table *table, const struct top *top, size_t k, 
         table, json_pack("{s:I, s:o}", "index", (json_int_t)latent, "examples", examples));
 }
 
-static int top_print(const struct top_options *options, const struct top *top,
-                     const uint64_t *chosen, size_t count, const struct tokenizer *tokenizer,
-                     uint64_t rows)
+static int top_print(struct table *table, bool json, const struct top *top, const uint64_t *chosen,
+                     size_t count, const struct tokenizer *tokenizer, uint64_t rows)
 {
-    static const char *const columns[] = {"latent",   "rank",  "activation", "sequence",
-                                          "position", "token", "context"};
-    struct table *table = NULL;
-    int status =
-        table_open(&table, &options->form, "latents", columns, sizeof columns / sizeof *columns);
+    int status = 0;
     for (size_t k = 0; status == 0 && k < count; k++) {
-        if (options->form.json) {
+        if (json) {
             status = top_print_json(table, top, k, chosen[k], tokenizer);
             continue;
         }
@@ -258,22 +255,37 @@ static int top_print(const struct top_options *options, const struct top *top,
             status =
                 top_print_example(table, chosen[k], rank, top_example(top, k, rank), tokenizer);
     }
-    if (status == 0)
-        status = table_end(table, options->form.json ? json_pack("{s:I}", "rows", (json_int_t)rows)
-                                                     : NULL);
-    table_free(table);
-    return status;
+    return status != 0 ? status : table_end(table, json_pack("{s:I}", "rows", (json_int_t)rows));
 }
 
 /* ---- running */
 
-static int top_scan(const struct scan_setup *setup, struct top *top, uint64_t *rows)
+/* The pieces would be of other tokens, and nothing would show it. */
+static int top_check_tokenizer(const struct tokenizer *tokenizer, const struct begin *begin,
+                               const char *folder)
+{
+    char hash[33];
+    if (tokenizer == NULL || begin->tokenizer_hash[0] == '\0')
+        return 0;
+    tokenizer_hash(tokenizer, hash);
+    if (strcmp(hash, begin->tokenizer_hash) == 0)
+        return 0;
+    return log_fail(ERR_USAGE,
+                    "the rows were made with another tokenizer (%s) than that of '%s' (%s); give "
+                    "the folder of a model that made them",
+                    begin->tokenizer_hash, folder, hash);
+}
+
+static int top_scan(const struct scan_setup *setup, struct top *top,
+                    const struct tokenizer *tokenizer, const char *folder, uint64_t *rows)
 {
     struct scan *scan = NULL;
     struct scan_block block;
     int status = scan_open(&scan, setup);
     if (status == 0)
         status = top_check_begin(scan_begin(scan));
+    if (status == 0)
+        status = top_check_tokenizer(tokenizer, scan_begin(scan), folder);
     if (status == 0)
         while ((status = scan_next(scan, &block)) == 1) {
             *rows = block.first_row + block.rows;
@@ -299,6 +311,8 @@ static int top_open_tokenizer(struct tokenizer **tokenizer, const char *folder)
 static int top_collect(const struct top_options *options, const struct crosscoder *cc,
                        const uint64_t *chosen, size_t count, const struct tokenizer *tokenizer)
 {
+    static const char *const columns[] = {"index",    "rank",  "activation", "sequence",
+                                          "position", "token", "context"};
     struct scan_setup setup = verb_scan_setup(cc, &options->common, &options->compute);
     struct top_setup wanted = {.latents = chosen,
                                .latent_count = count,
@@ -306,14 +320,19 @@ static int top_collect(const struct top_options *options, const struct crosscode
                                .n = (size_t)options->n,
                                .context = (size_t)options->context};
     if (options->common.plan)
-        return verb_plan_scan(&setup, top_bytes(&wanted));
+        return verb_plan_scan(&setup, top_bytes(&wanted) + norms_bytes(cc));
     struct top *top = NULL;
+    struct table *table = NULL;
     uint64_t rows = 0;
     int status = top_open(&top, &wanted);
     if (status == 0)
-        status = top_scan(&setup, top, &rows);
+        status = table_open(&table, &options->form, "latents", columns,
+                            sizeof columns / sizeof *columns);
     if (status == 0)
-        status = top_print(options, top, chosen, count, tokenizer, rows);
+        status = top_scan(&setup, top, tokenizer, options->model, &rows);
+    if (status == 0)
+        status = top_print(table, options->form.json, top, chosen, count, tokenizer, rows);
+    table_free(table);
     top_free(top);
     return status;
 }
