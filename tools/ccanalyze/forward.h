@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "common/checkpoint.h"
+#include "common/crosscoder.h"
 #include "common/dtype.h"
 #include "common/err.h"
 

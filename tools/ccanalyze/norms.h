@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "common/checkpoint.h"
+#include "common/crosscoder.h"
 #include "common/err.h"
 
 struct norms {

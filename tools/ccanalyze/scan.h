@@ -14,7 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "common/checkpoint.h"
+#include "common/crosscoder.h"
 #include "common/err.h"
 #include "common/stream.h"
 

@@ -3,10 +3,11 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "common/log.h"
 
-int verb_read(struct crosscoder *cc, const struct opt_common *common, bool rows)
+int verb_read(struct crosscoder *cc, const struct opt_common *common, bool rows, bool weights)
 {
     if (common->operand_count == 0)
         return log_fail(ERR_USAGE, "which checkpoint? name a run folder, a step folder or a "
@@ -14,7 +15,15 @@ int verb_read(struct crosscoder *cc, const struct opt_common *common, bool rows)
     if (common->operand_count > 1 && !rows)
         return log_fail(ERR_USAGE, "one checkpoint is expected, and '%s' follows it",
                         common->operands[1]);
-    return crosscoder_read(cc, common->operands[0]);
+    const char *path = common->operands[0];
+    int status = weights ? crosscoder_read(cc, path) : crosscoder_read_shape(cc, path);
+    const char *activation = status == 0 && rows ? crosscoder_get(cc, "activation") : NULL;
+    if (activation == NULL || strcmp(activation, "relu") == 0)
+        return status;
+    status = log_fail(ERR_USAGE, "'%s': its activation is '%s', which is not built", cc->path,
+                      activation);
+    crosscoder_free(cc);
+    return status;
 }
 
 struct scan_setup verb_scan_setup(const struct crosscoder *cc, const struct opt_common *common,
@@ -44,9 +53,20 @@ static int verb_print_plan(uint64_t memory, const struct begin *begin)
     return 0; /* tool_finish() flushes standard output and sees whether that worked */
 }
 
-int verb_plan(const struct crosscoder *cc, uint64_t more)
+int verb_run_norms(const void *options, const char *pair,
+                   int (*work)(const void *options, const struct norms *norms))
 {
-    return verb_print_plan(verb_checkpoint_bytes(cc) + more, NULL);
+    const struct opt_common *common = options;
+    struct crosscoder cc = {0};
+    struct norms norms = {0};
+    int status = verb_read(&cc, common, false, !common->plan);
+    if (status == 0 && common->plan)
+        status = verb_print_plan(verb_checkpoint_bytes(&cc) + norms_bytes(&cc), NULL);
+    else if (status == 0 && (status = norms_compute(&norms, &cc, pair)) == 0)
+        status = work(options, &norms);
+    norms_free(&norms);
+    crosscoder_free(&cc);
+    return status;
 }
 
 int verb_plan_scan(const struct scan_setup *setup, uint64_t more)

@@ -10,10 +10,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "common/checkpoint.h"
+#include "common/crosscoder.h"
 #include "common/err.h"
 #include "common/opt.h"
 #include "common/stream.h"
+#include "norms.h"
 #include "scan.h"
 #include "table.h"
 
@@ -48,18 +49,23 @@ struct verb_compute {
 
 #define VERB_MOST 9007199254740992.0 /* counts are exact in doubles and in JSON up to 2^53 */
 
-/* Reads the checkpoint that the first operand names. ERR_USAGE (logged) where there is no operand, or
- * more than one and `rows` is false: what follows are files of rows. */
-int verb_read(struct crosscoder *cc, const struct opt_common *common, bool rows) MUST_CHECK;
+/* Reads the checkpoint that the first operand names, for --plan its shape alone (`weights` false).
+ * ERR_USAGE (logged) where there is no operand, where there is more than one and `rows` is false
+ * (what follows are files of rows), and for latents of rows where the activation is not ReLU. */
+int verb_read(struct crosscoder *cc, const struct opt_common *common, bool rows,
+              bool weights) MUST_CHECK;
+
+/* The run of a verb that needs the weights alone: reads the checkpoint, answers --plan, computes the
+ * norms with `pair`, and hands them with the options, which begin with struct opt_common, to `work`. */
+int verb_run_norms(const void *options, const char *pair,
+                   int (*work)(const void *options, const struct norms *norms)) MUST_CHECK;
 
 /* What a pass over the rows of the other operands, else standard input, needs. */
 struct scan_setup verb_scan_setup(const struct crosscoder *cc, const struct opt_common *common,
                                   const struct verb_compute *compute);
 
-/* --plan: prints the memory that a checkpoint as it was read and `more` bytes take. */
-int verb_plan(const struct crosscoder *cc, uint64_t more) MUST_CHECK;
-
-/* The same with a pass over rows, and their number where files are named and it is known. */
+/* --plan of a pass over rows: prints the memory that the checkpoint as it was read, the pass and
+ * `more` bytes take, and the number of rows where files are named and it is known. */
 int verb_plan_scan(const struct scan_setup *setup, uint64_t more) MUST_CHECK;
 
 #endif

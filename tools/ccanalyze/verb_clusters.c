@@ -214,8 +214,9 @@ static int clusters_read_dead(const char *path, const struct norms *norms, uint8
     return status;
 }
 
-static int clusters_run_on(const struct clusters_options *options, const struct norms *norms)
+static int clusters_work(const void *values, const struct norms *norms)
 {
+    const struct clusters_options *options = values;
     struct clusters clusters = {0};
     uint8_t *dead = NULL;
     int status = 0;
@@ -244,21 +245,7 @@ static int clusters_run_on(const struct clusters_options *options, const struct 
 static int clusters_run(const void *values)
 {
     const struct clusters_options *options = values;
-    struct crosscoder cc = {0};
-    struct norms norms = {0};
-    int status = verb_read(&cc, &options->common, false);
-    if (status == 0 && options->common.plan) {
-        status = verb_plan(&cc, norms_bytes(&cc));
-        crosscoder_free(&cc);
-        return status;
-    }
-    if (status == 0)
-        status = norms_compute(&norms, &cc, options->pair);
-    if (status == 0)
-        status = clusters_run_on(options, &norms);
-    norms_free(&norms);
-    crosscoder_free(&cc);
-    return status;
+    return verb_run_norms(options, options->pair, clusters_work);
 }
 
 const struct verb verb_clusters = {&clusters_tool, sizeof(struct clusters_options), clusters_run};

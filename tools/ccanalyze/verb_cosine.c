@@ -1,6 +1,4 @@
 /* verb_cosine.c - `ccanalyze cosine`: do the two decoders of a shared latent point the same way? */
-#include <stdlib.h>
-
 #include "norms.h"
 #include "svg.h"
 #include "verb.h"
@@ -29,7 +27,9 @@ static const struct opt_tool cosine_tool = {
     .synopsis = "ccanalyze cosine CC",
     .details =
         "Shared are the latents whose relative norm lies between 0.3 and 0.7, bounds left out. "
-        "norms has the cosine of every latent.",
+        "Between sources of different widths there is no cosine, and the fields are empty. norms "
+        "has "
+        "the cosine of every latent.",
     .examples = "  ccanalyze cosine run --svg cosines.svg -o cosines.tsv",
     .options = cosine_table,
 };
@@ -76,28 +76,19 @@ static int cosine_print(const struct table_form *form, const struct norms *norms
     return status;
 }
 
+static int cosine_work(const void *values, const struct norms *norms)
+{
+    const struct cosine_options *options = values;
+    int status = norms_require_pair(norms, "cosine");
+    if (status == 0 && options->svg != NULL)
+        status = cosine_draw(options->svg, norms);
+    return status != 0 ? status : cosine_print(&options->form, norms);
+}
+
 static int cosine_run(const void *values)
 {
     const struct cosine_options *options = values;
-    struct crosscoder cc = {0};
-    struct norms norms = {0};
-    int status = verb_read(&cc, &options->common, false);
-    if (status == 0 && options->common.plan) {
-        status = verb_plan(&cc, norms_bytes(&cc));
-        crosscoder_free(&cc);
-        return status;
-    }
-    if (status == 0)
-        status = norms_compute(&norms, &cc, options->pair);
-    if (status == 0)
-        status = norms_require_pair(&norms, "cosine");
-    if (status == 0 && options->svg != NULL)
-        status = cosine_draw(options->svg, &norms);
-    if (status == 0)
-        status = cosine_print(&options->form, &norms);
-    norms_free(&norms);
-    crosscoder_free(&cc);
-    return status;
+    return verb_run_norms(options, options->pair, cosine_work);
 }
 
 const struct verb verb_cosine = {&cosine_tool, sizeof(struct cosine_options), cosine_run};

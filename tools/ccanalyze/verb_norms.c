@@ -30,8 +30,8 @@ static const struct opt_tool norms_tool = {
     .details =
         "CC is a run folder (its newest step), a step folder or a safetensors file. With two "
         "sources A and B and decoder norms nA and nB the relative norm is nB / (nA + nB), and "
-        "delta "
-        "is ((nB - nA) / max(nA, nB) + 1) / 2: both are 0 for a latent of A alone and 1 for one of "
+        "delta is ((nB - nA) / max(nA, nB) + 1) / 2: both are 0 for a latent of A alone and 1 for "
+        "one of "
         "B alone. With more sources there is a norm and a delta for each, and --pair compares two. "
         "What does not exist (the relative norm of a latent without a decoder) is an empty field.",
     .examples = "  ccanalyze norms run | sort -t$'\\t' -k4 -g | tail    # the most chat-specific\n"
@@ -116,24 +116,16 @@ static int norms_print(const struct table_form *form, const struct norms *norms)
     return status;
 }
 
+static int norms_work(const void *values, const struct norms *norms)
+{
+    const struct norms_options *options = values;
+    return norms_print(&options->form, norms);
+}
+
 static int norms_run(const void *values)
 {
     const struct norms_options *options = values;
-    struct crosscoder cc = {0};
-    struct norms norms = {0};
-    int status = verb_read(&cc, &options->common, false);
-    if (status == 0 && options->common.plan) {
-        status = verb_plan(&cc, norms_bytes(&cc));
-        crosscoder_free(&cc);
-        return status;
-    }
-    if (status == 0)
-        status = norms_compute(&norms, &cc, options->pair);
-    if (status == 0)
-        status = norms_print(&options->form, &norms);
-    norms_free(&norms);
-    crosscoder_free(&cc);
-    return status;
+    return verb_run_norms(options, options->pair, norms_work);
 }
 
 const struct verb verb_norms = {&norms_tool, sizeof(struct norms_options), norms_run};
