@@ -46,6 +46,9 @@ struct safetensors {
     struct safetensors_tensor *tensors; /* sorted by name once opened */
     size_t count;
     json_t *metadata;
+    char *name;                 /* the file or folder that was opened */
+    safetensors_wanted *wanted; /* NULL: all */
+    const void *context;        /* of wanted, while opening */
 };
 
 static const struct {
@@ -290,12 +293,17 @@ static int safetensors_add_file(struct safetensors *model, const char *path)
 
 /* ---- shards */
 
+static bool safetensors_wants(const struct safetensors *model, const char *name)
+{
+    return model->wanted == NULL || model->wanted(name, model->context);
+}
+
 static bool safetensors_plain_name(const char *name)
 {
     return name[0] != '\0' && strchr(name, '/') == NULL && strstr(name, "..") == NULL;
 }
 
-/* Opens each file that weight_map names, once. */
+/* Opens each file that weight_map names for a tensor that is wanted, once. */
 static int safetensors_add_shards(struct safetensors *model, const char *folder,
                                   const json_t *weight_map, const char *path)
 {
@@ -315,7 +323,7 @@ static int safetensors_add_shards(struct safetensors *model, const char *folder,
                               path, name);
             break;
         }
-        if (json_object_get(seen, file) != NULL)
+        if (json_object_get(seen, file) != NULL || !safetensors_wants(model, name))
             continue;
         char *shard = io_join(folder, file);
         if (shard == NULL || json_object_set(seen, file, value) != 0)
@@ -347,6 +355,8 @@ static int safetensors_apply_map(struct safetensors *model, const json_t *weight
     size_t kept = 0;
     for (size_t i = 0; i < model->count; i++) {
         const struct safetensors_tensor *tensor = &model->tensors[i];
+        if (!safetensors_wants(model, tensor->name))
+            continue;
         if (safetensors_is_mapped(model, weight_map, tensor))
             model->tensors[kept++] = *tensor;
         else
@@ -359,10 +369,12 @@ static int safetensors_apply_map(struct safetensors *model, const json_t *weight
     json_t *file;
     json_object_foreach(
         (json_t *)weight_map, name,
-        file) if (safetensors_find(model, name) ==
-                  NULL) return log_fail(ERR_DATA,
-                                        "'%s' places tensor '%s' in '%s', which does not have it",
-                                        path, name, json_string_value(file));
+        file) if (safetensors_wants(model, name) &&
+                  safetensors_find(model, name) ==
+                      NULL) return log_fail(ERR_DATA,
+                                            "'%s' places tensor '%s' in '%s', which does not have "
+                                            "it",
+                                            path, name, json_string_value(file));
     return 0;
 }
 
@@ -370,7 +382,7 @@ static int safetensors_check_total(const struct safetensors *model, const json_t
                                    const char *path)
 {
     const json_t *total = json_object_get(json_object_get(index, "metadata"), "total_size");
-    if (total == NULL || json_is_null(total))
+    if (total == NULL || json_is_null(total) || model->wanted != NULL)
         return 0;
     uint64_t sum = 0; /* of bytes in files: cannot overflow with fewer than 2^31 tensors */
     for (size_t i = 0; i < model->count; i++)
@@ -403,11 +415,23 @@ static int safetensors_load_index(struct safetensors *model, const char *folder,
 
 /* ---- opening and closing */
 
+static struct safetensors *safetensors_new(const char *name)
+{
+    struct safetensors *model = mem_alloc_zero(1, sizeof *model);
+    if (model != NULL && (model->name = strdup(name)) == NULL) {
+        free(model);
+        return NULL;
+    }
+    return model;
+}
+
 /* Ends an opening: metadata of the first file, or everything undone. */
 static int safetensors_finish(struct safetensors **result, struct safetensors *model, int status)
 {
     if (status == 0) {
-        json_t *metadata = json_object_get(model->files[0].header, SAFETENSORS_METADATA);
+        json_t *metadata = model->file_count > 0
+                               ? json_object_get(model->files[0].header, SAFETENSORS_METADATA)
+                               : NULL;
         model->metadata = metadata != NULL ? json_incref(metadata) : json_object();
         if (model->metadata == NULL)
             status = mem_fail("metadata", 1, 1);
@@ -424,7 +448,7 @@ static int safetensors_finish(struct safetensors **result, struct safetensors *m
 int safetensors_open(struct safetensors **model, const char *path)
 {
     *model = NULL;
-    struct safetensors *opened = mem_alloc_zero(1, sizeof *opened);
+    struct safetensors *opened = safetensors_new(path);
     if (opened == NULL)
         return mem_fail("a model", 1, sizeof *opened);
     return safetensors_finish(model, opened, safetensors_add_file(opened, path));
@@ -432,12 +456,22 @@ int safetensors_open(struct safetensors **model, const char *path)
 
 int safetensors_open_folder(struct safetensors **model, const char *folder)
 {
+    return safetensors_open_wanted(model, folder, NULL, NULL);
+}
+
+int safetensors_open_wanted(struct safetensors **model, const char *folder,
+                            safetensors_wanted *wanted, const void *context)
+{
     *model = NULL;
     struct stat found;
-    struct safetensors *opened = mem_alloc_zero(1, sizeof *opened);
+    struct safetensors *opened = safetensors_new(folder);
     char *single = io_join(folder, "model.safetensors"),
          *index = io_join(folder, SAFETENSORS_INDEX);
     int status;
+    if (opened != NULL) {
+        opened->wanted = wanted;
+        opened->context = context;
+    }
     if (opened == NULL || single == NULL || index == NULL)
         status = mem_fail("a model", 1, sizeof *opened);
     else if (stat(single, &found) == 0)
@@ -463,6 +497,7 @@ void safetensors_free(struct safetensors *model)
     }
     free(model->files);
     free(model->tensors);
+    free(model->name);
     json_decref(model->metadata);
     free(model);
 }
@@ -491,6 +526,11 @@ const char *safetensors_path(const struct safetensors *model,
                              const struct safetensors_tensor *tensor)
 {
     return model->files[tensor->file].io.name;
+}
+
+const char *safetensors_name(const struct safetensors *model)
+{
+    return model->name;
 }
 
 const json_t *safetensors_metadata(const struct safetensors *model)

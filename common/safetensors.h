@@ -10,6 +10,7 @@
 #define CCPIPE_SAFETENSORS_H
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -48,7 +49,16 @@ int safetensors_open(struct safetensors **model, const char *path) MUST_CHECK;
  * model.safetensors.index.json names (names with '/' or ".." refused; each tensor must lie in the
  * file the index says, and total_size, where given, must agree). */
 int safetensors_open_folder(struct safetensors **model, const char *folder) MUST_CHECK;
+
+/* The same for a part of the tensors: of shards that hold none of them not even the headers are
+ * read, and a sharded model may lack those files. `wanted` is called while opening alone. */
+typedef bool safetensors_wanted(const char *name, const void *context);
+int safetensors_open_wanted(struct safetensors **model, const char *folder,
+                            safetensors_wanted *wanted, const void *context) MUST_CHECK;
 void safetensors_free(struct safetensors *model);
+
+/* The file or folder that was opened. */
+const char *safetensors_name(const struct safetensors *model);
 
 /* The tensor of a name, or NULL. Borrowed. */
 const struct safetensors_tensor *safetensors_find(const struct safetensors *model,

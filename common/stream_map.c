@@ -60,6 +60,7 @@ static int map_end(struct stream_part *part, const struct io_file *file, int64_t
         json_int_t said = json_integer_value(json_object_get(json, "records"));
         json_int_t rows = json_integer_value(json_object_get(json, "rows"));
         part->has_end = json != NULL && said == (json_int_t)records && rows >= 0;
+        part->joined = json != NULL && said < (json_int_t)records;
         part->rows = part->has_end ? (uint64_t)rows : 0;
         part->first_row = record.header.first_row - part->rows;
         json_decref(json);
@@ -158,5 +159,42 @@ bool stream_map_rows(const struct stream_map *map, uint64_t *rows)
         sum += map->parts[i].rows;
     }
     *rows = sum;
+    return map->count > 0;
+}
+
+bool stream_map_is_joined(const struct stream_map *map)
+{
+    return map->count > 1 || (map->count == 1 && map->parts[0].joined);
+}
+
+/* *seq_len of the BEGIN at `at`, 0 where it has none (a length of 0 is no sequence worth a number).
+ */
+static int map_length(const struct io_file *file, int64_t at, json_int_t *seq_len)
+{
+    struct frame_record record = {0};
+    int status = map_record(&record, file, at, STREAM_BEGIN);
+    *seq_len = 0;
+    if (status == 0) {
+        json_error_t error;
+        json_t *json = json_loadb((const char *)record.payload, record.header.payload_bytes,
+                                  JSON_REJECT_DUPLICATES, &error);
+        *seq_len = json_integer_value(json_object_get(json, "seq_len"));
+        json_decref(json);
+    }
+    frame_buffer_free(&record.content);
+    return status < 0 ? status : 0;
+}
+
+int stream_map_same_length(const struct stream_map *map, const struct io_file *files)
+{
+    json_int_t first = 0, other;
+    for (size_t i = 0; i < map->count; i++) {
+        const struct stream_part *part = &map->parts[i];
+        int status = map_length(&files[part->file], part->start, i == 0 ? &first : &other);
+        if (status != 0)
+            return status;
+        if (part->joined || first == 0 || (i > 0 && other != first))
+            return 0;
+    }
     return map->count > 0;
 }

@@ -18,6 +18,7 @@ struct stream_part {
     size_t file;         /* which of the files */
     int64_t start, end;  /* BEGIN's first byte; behind END's last byte (before the index) */
     bool has_end;        /* the last record is a whole END */
+    bool joined;         /* there is an END, and it counts less: several parts, not told apart */
     uint64_t rows, first_row; /* of END and BEGIN; 0 without END */
     struct index index;  /* with entries only where the file had a good one */
 };
@@ -35,5 +36,12 @@ void stream_map_free(struct stream_map *map);
 
 /* Rows of all parts, where each has its END. */
 bool stream_map_rows(const struct stream_map *map, uint64_t *rows);
+
+/* More than one part: the first BEGIN does not speak for all. */
+bool stream_map_is_joined(const struct stream_map *map);
+
+/* 1: every part's BEGIN has the same "seq_len" as the first one's; 0: not, or not known; or a
+ * negative code. `files` are those of stream_map_build(). */
+int stream_map_same_length(const struct stream_map *map, const struct io_file *files) MUST_CHECK;
 
 #endif

@@ -206,10 +206,21 @@ static int reader_map(struct stream_reader *reader)
 {
     int status = stream_map_build(&reader->map, reader->files, reader->file_count);
     struct begin *begin = &reader->order.begin;
-    /* With several parts BEGIN announced those of the first alone. */
-    if (status == 0 && (!begin->has_rows || reader->map.count > 1))
-        begin->has_rows = stream_map_rows(&reader->map, &begin->rows);
-    return status;
+    if (status != 0)
+        return status;
+    /* END has counted, also where rows were left out; with several parts BEGIN spoke of the first
+     * alone. */
+    bool joined = stream_map_is_joined(&reader->map);
+    uint64_t rows;
+    bool counted = stream_map_rows(&reader->map, &rows);
+    if (counted)
+        begin->rows = rows;
+    begin->has_rows = counted || (begin->has_rows && !joined);
+    if (joined && begin->has_seq_len) {
+        status = stream_map_same_length(&reader->map, reader->files);
+        begin->has_seq_len = status == 1;
+    }
+    return status < 0 ? status : 0;
 }
 
 int stream_reader_open(struct stream_reader **result, char *const *paths, size_t path_count,

@@ -22,7 +22,7 @@
 /* The largest bf16, 0x7f7f. */
 #define LARGEST_BF16 0x1.fep127
 
-enum { BAD_IN = 1000, EARLY_ROWS = 10000, METRICS_PASSES = 64 };
+enum { BAD_IN = 1000, METRICS_PASSES = 64 };
 
 /* One run over sequences: rows where there is a writer, else sums. */
 struct run {
@@ -71,14 +71,15 @@ static void note_first(const struct run *run, size_t i)
                 tag.sequence, tag.position);
 }
 
-static int check_bad(const struct emit *emit)
+/* Of `rows` rows, those that are not finite are at most 1 in 1000. */
+static int check_bad(const struct emit *emit, uint64_t rows)
 {
-    if (emit->skipped.not_finite * BAD_IN <= emit->candidates)
+    if (emit->skipped.not_finite * BAD_IN <= rows)
         return 0;
     return log_fail(ERR_DATA,
                     "%" PRIu64 " of %" PRIu64 " rows are not finite, more than 0.1 %%; are the "
                     "weights damaged?",
-                    emit->skipped.not_finite, emit->candidates);
+                    emit->skipped.not_finite, rows);
 }
 
 /* ---- a pass */
@@ -112,7 +113,7 @@ static int take_rows(struct run *run)
             run->rows++;
             continue;
         }
-        if (emit->skipped.not_finite++ == 0)
+        if (emit->skipped.not_finite++ == 0 && run->writer != NULL)
             note_first(run, i);
         int status = write_rows(run, first, i);
         if (status != 0)
@@ -121,8 +122,8 @@ static int take_rows(struct run *run)
     }
     emit->candidates += emit->pass.kept;
     int status = write_rows(run, first, emit->pass.kept);
-    if (status == 0 && emit->candidates >= EARLY_ROWS)
-        status = check_bad(emit);
+    if (status == 0 && emit->candidates <= emit->announced)
+        status = check_bad(emit, emit->announced);
     return status;
 }
 
@@ -202,9 +203,7 @@ static int run_all(struct run *run)
         if ((status = add_sequence(run, &sequence)) != 0)
             return status;
     status = read == ERR_INTERRUPTED ? read : run_pass(run);
-    if (status == 0)
-        status = read;
-    return status != 0 ? status : check_bad(emit);
+    return status != 0 ? status : read;
 }
 
 int emit_measure(struct emit *emit, double *means, uint64_t *rows)
@@ -215,7 +214,7 @@ int emit_measure(struct emit *emit, double *means, uint64_t *rows)
     *rows = run.rows;
     for (size_t i = 0; i < emit->sources->count && run.rows > 0; i++)
         means[i] /= (double)run.rows;
-    return status;
+    return status == 0 && run.rows == 0 ? check_bad(emit, emit->candidates) : status;
 }
 
 int emit_rows(struct emit *emit, struct stream_writer *writer, const double *factors,
@@ -227,5 +226,10 @@ int emit_rows(struct emit *emit, struct stream_writer *writer, const double *fac
                       .writer = writer,
                       .progress = progress};
     int status = run_all(&run);
+    if (status == 0)
+        status = check_bad(emit, emit->candidates);
+    if (status == 0 && emit->skipped.not_finite > 0)
+        log_warning("%" PRIu64 " of %" PRIu64 " rows are not finite and were left out",
+                    emit->skipped.not_finite, emit->candidates);
     return status != 0 ? status : progress_metric(progress, metrics_line(&run));
 }

@@ -17,6 +17,7 @@ struct emit {
     struct pass_rule rule;
     size_t batch;    /* sequences of a pass */
     uint32_t length; /* of a sequence, that is reserved */
+    uint64_t announced; /* rows that BEGIN says, 0: unknown */
     struct pass pass;
 
     /* of the run going on */
@@ -30,11 +31,12 @@ int emit_reserve(struct emit *emit, size_t tokens, uint32_t length) MUST_CHECK;
 void emit_free(struct emit *emit);
 
 /* means[source]: the mean norm over the rows of the sequences that are held; *rows of them. Rows
- * that are not finite are left out, ERR_DATA above 1 in 1000. */
+ * that are not finite are left out; ERR_DATA where no other is there. */
 int emit_measure(struct emit *emit, double *means, uint64_t *rows) MUST_CHECK;
 
 /* Writes the rows of all sequences. Where input fails, those that came before are written first.
- * ERR_DATA above 1 in 1000 rows that are not finite (at END, or early from 10,000 rows on). */
+ * ERR_DATA where more than 1 in 1000 rows are not finite: at the end, or once there are more than
+ * 1 in 1000 of what is announced. */
 int emit_rows(struct emit *emit, struct stream_writer *writer, const double *factors,
               struct progress *progress) MUST_CHECK;
 

@@ -242,11 +242,12 @@ int engine_run(struct engine *engine, const struct pass *pass, size_t chunks, co
     return on->kernels->wait(on->queue);
 }
 
-int engine_load(struct engine *engine)
+int engine_load(struct engine *engine, char (*hashes)[33])
 {
     for (size_t i = 0; i < engine->setup.sources->model_count; i++) {
-        log_verbose("reading the weights of '%s'", engine->setup.dirs[i].folder);
-        int status = gemma2_load(engine->models[i], engine->setup.dirs[i].tensors);
+        const struct modeldir *dir = &engine->setup.dirs[i];
+        log_verbose("reading the weights of '%s'", dir->folder);
+        int status = gemma2_load(engine->models[i], hashes[i], dir->tensors, dir->config_hash);
         if (status != 0)
             return status;
     }

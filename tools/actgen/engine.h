@@ -42,7 +42,8 @@ void engine_free(struct engine *engine);
 int engine_measure(const struct engine *engine, size_t tokens, uint32_t length,
                    struct engine_memory *memory) MUST_CHECK;
 
-int engine_load(struct engine *engine) MUST_CHECK;
+/* hashes: (models) what gemma2_load() says. */
+int engine_load(struct engine *engine, char (*hashes)[33]) MUST_CHECK;
 
 /* Makes room, in place of what was there. */
 int engine_reserve(struct engine *engine, size_t tokens, uint32_t length) MUST_CHECK;

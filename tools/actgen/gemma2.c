@@ -84,7 +84,7 @@ int gemma2_create(struct gemma2 **created, const struct gemma2_device *on,
     model->d_packed = mem_alloc_zero(model->used, GEMMA2_PRODUCTS * sizeof *model->d_packed);
     int status = model->d_packed == NULL ? mem_fail("a model", model->used, GEMMA2_PRODUCTS) : 0;
     for (size_t i = 0; i < GEMMA2_PRODUCTS && status == 0; i++)
-        if (gemma2_uses_product(model, 0, (enum gemma2_product)i))
+        if (gemma2_needs_product(model->depth, 0, (enum gemma2_product)i))
             status = create_product(model, (enum gemma2_product)i);
     if (status != 0) {
         gemma2_free(model);

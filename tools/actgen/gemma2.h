@@ -5,6 +5,7 @@
 #ifndef CCPIPE_GEMMA2_H
 #define CCPIPE_GEMMA2_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -64,14 +65,20 @@ int gemma2_create(struct gemma2 **model, const struct gemma2_device *on,
                   size_t model_index) MUST_CHECK;
 void gemma2_free(struct gemma2 *model);
 
+/* Whether a model of which `depth` (struct sources_depth) is computed needs the tensor of that name;
+ * a safetensors_wanted. */
+bool gemma2_wants(const char *name, const void *depth);
+
 /* `tensors` say how the embedding is stored. ERR_DATA or ERR_USAGE, naming the tensor, where one
  * that is needed is missing, has another shape or a type that is not F32, BF16 or F16. */
 int gemma2_measure(const struct gemma2 *model, const struct safetensors *tensors,
                    struct gemma2_memory *memory) MUST_CHECK;
 
-/* Reads, converts and packs what the hooks need, and nothing above it. After gemma2_measure() with
+/* Reads, converts and packs what the hooks need, and nothing above it. `hash` becomes that of all
+ * values read, begun with `config_hash`: what the rows depend on. After gemma2_measure() with
  * success. */
-int gemma2_load(struct gemma2 *model, const struct safetensors *tensors) MUST_CHECK;
+int gemma2_load(struct gemma2 *model, char hash[33], const struct safetensors *tensors,
+                const char *config_hash) MUST_CHECK;
 
 /* Angles for positions 0 .. length - 1; a longer table replaces a shorter one. */
 int gemma2_reserve_positions(struct gemma2 *model, uint32_t length) MUST_CHECK;

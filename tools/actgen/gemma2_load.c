@@ -7,6 +7,10 @@
  * loading needs the two pieces alone.
  *
  * The embedding stays as it is stored, as only single rows of it are read.
+ *
+ * The model's identity is a hash over the values as they pass by. A fine-tune may have the headers
+ * of its base model and differ in a few rows of one tensor, so nothing less tells them apart; and
+ * since what lies above the hook is not in it, it needs no byte that is not read anyway.
  */
 #include "gemma2_model.h"
 
@@ -15,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "common/log.h"
 #include "common/mem.h"
@@ -29,6 +34,7 @@ struct loader {
     void *piece;     /* (PIECE_BYTES) host */
     float *d_piece;  /* (PIECE) */
     void *d_staging; /* the matrix as stored, T */
+    XXH3_state_t *hash;
 };
 
 /* A tensor that is a part of a product's matrix. */
@@ -82,10 +88,7 @@ static const struct safetensors_tensor *find_tensor(const struct safetensors *te
     const struct safetensors_tensor *tensor = safetensors_find(tensors, name);
     if (tensor == NULL) {
         *code = log_fail(ERR_DATA, "'%s': tensor '%s' is missing; is this a Gemma-2 model?",
-                         safetensors_count(tensors) > 0
-                             ? safetensors_path(tensors, safetensors_at(tensors, 0))
-                             : "model",
-                         name);
+                         safetensors_name(tensors), name);
         return NULL;
     }
     const char *path = safetensors_path(tensors, tensor);
@@ -141,16 +144,40 @@ static const struct safetensors_tensor *find_embedding(const struct gemma2 *mode
     return find_tensor(tensors, EMBEDDING, model->config->vocab, model->config->width, code);
 }
 
+bool gemma2_wants(const char *name, const void *context)
+{
+    static const char before[] = "model.layers.";
+    const struct sources_depth *depth = context;
+    char wanted[NAME_MAX_BYTES];
+    if (strcmp(name, EMBEDDING) == 0)
+        return true;
+    if (strncmp(name, before, sizeof before - 1) != 0)
+        return false;
+    unsigned long number = strtoul(name + sizeof before - 1, NULL, 10);
+    uint32_t layer = number > UINT32_MAX ? UINT32_MAX : (uint32_t)number;
+    for (size_t i = 0; i < PARTS; i++) {
+        tensor_name(wanted, layer, parts[i].name);
+        if (strcmp(name, wanted) == 0)
+            return gemma2_needs_product(*depth, layer, parts[i].product);
+    }
+    for (size_t i = 0; i < GEMMA2_NORMS; i++) {
+        tensor_name(wanted, layer, norm_names[i]);
+        if (strcmp(name, wanted) == 0)
+            return gemma2_needs_norm(*depth, layer, (enum gemma2_norm)i);
+    }
+    return false;
+}
+
 /* Finds every tensor of a layer that is used. */
 static int check_layer(const struct gemma2 *model, const struct safetensors *tensors,
                        uint32_t layer)
 {
     int code = 0;
     for (size_t i = 0; i < PARTS && code == 0; i++)
-        if (gemma2_uses_product(model, layer, parts[i].product))
+        if (gemma2_needs_product(model->depth, layer, parts[i].product))
             (void)find_part(model, tensors, layer, &parts[i], &code);
     for (size_t i = 0; i < GEMMA2_NORMS && code == 0; i++)
-        if (gemma2_uses_norm(model, layer, (enum gemma2_norm)i))
+        if (gemma2_needs_norm(model->depth, layer, (enum gemma2_norm)i))
             (void)find_norm(model, tensors, layer, i, &code);
     return code;
 }
@@ -177,7 +204,7 @@ int gemma2_measure(const struct gemma2 *model, const struct safetensors *tensors
     for (uint32_t layer = 0; layer < model->used && code == 0; layer++) {
         code = check_layer(model, tensors, layer);
         for (size_t i = 0; i < GEMMA2_PRODUCTS; i++)
-            if (gemma2_uses_product(model, layer, (enum gemma2_product)i))
+            if (gemma2_needs_product(model->depth, layer, (enum gemma2_product)i))
                 memory->packed += kernels->gemm_packed_bytes(model->products[i]);
     }
     if (code != 0)
@@ -205,6 +232,7 @@ static int stage_tensor(const struct loader *loader, const struct safetensors_te
         int status = safetensors_read_f32(loader->tensors, tensor, loader->piece, first, count);
         if (status != 0)
             return status;
+        XXH3_128bits_update(loader->hash, loader->piece, count * sizeof(float));
         on->kernels->upload(on->queue, loader->d_piece, loader->piece, count * sizeof(float));
         on->kernels->cast(on->queue, (uint8_t *)loader->d_staging + (at + first) * size, on->type,
                           loader->d_piece, DTYPE_F32, count);
@@ -247,7 +275,7 @@ static int load_products(const struct loader *loader)
     int status = 0;
     for (size_t i = 0; i < GEMMA2_PRODUCTS; i++)
         for (uint32_t layer = 0; layer < loader->model->used && status == 0; layer++)
-            if (gemma2_uses_product(loader->model, layer, largest_first[i]))
+            if (gemma2_needs_product(loader->model->depth, layer, largest_first[i]))
                 status = load_product(loader, layer, largest_first[i]);
     return status;
 }
@@ -260,7 +288,7 @@ static int load_norms(const struct loader *loader)
     int status = 0;
     for (uint32_t layer = 0; layer < model->used; layer++) {
         for (size_t i = 0; i < GEMMA2_NORMS; i++) {
-            if (!gemma2_uses_norm(model, layer, (enum gemma2_norm)i))
+            if (!gemma2_needs_norm(model->depth, layer, (enum gemma2_norm)i))
                 continue;
             const struct safetensors_tensor *tensor =
                 find_norm(model, loader->tensors, layer, i, &status);
@@ -269,6 +297,7 @@ static int load_norms(const struct loader *loader)
             status = safetensors_read_f32(loader->tensors, tensor, loader->piece, 0, width);
             if (status != 0)
                 return status;
+            XXH3_128bits_update(loader->hash, loader->piece, width * sizeof(float));
             on->kernels->upload(on->queue, gemma2_norm(model, layer, (enum gemma2_norm)i),
                                 loader->piece, width * sizeof(float));
             if ((status = on->kernels->wait(on->queue)) != 0)
@@ -293,6 +322,7 @@ static int load_embedding(const struct loader *loader)
         status = safetensors_read(loader->tensors, tensor, loader->piece, first, size);
         if (status != 0)
             break;
+        XXH3_128bits_update(loader->hash, loader->piece, size);
         on->kernels->upload(on->queue, (uint8_t *)model->d_embedding + first, loader->piece, size);
         status = on->kernels->wait(on->queue);
         if (status == 0 && sig_pending() != 0)
@@ -301,31 +331,49 @@ static int load_embedding(const struct loader *loader)
     return status;
 }
 
-int gemma2_load(struct gemma2 *model, const struct safetensors *tensors)
+/* Everything; the loader's host memory is there. */
+static int load_all(struct loader *loader)
 {
+    struct gemma2 *model = loader->model;
     const struct gemma2_device *on = &model->on;
-    struct loader loader = {.model = model, .tensors = tensors};
-    void *d_piece = NULL, *d_norms = NULL;
     size_t norms = (size_t)model->used * GEMMA2_NORMS * model->config->width;
-    int status = 0;
-    loader.piece = mem_alloc(PIECE_BYTES, 1);
-    if (loader.piece == NULL)
-        return mem_fail("reading weights", PIECE_BYTES, 1);
-    status = on->kernels->alloc(on->device, &d_piece, PIECE_BYTES);
+    void *d_piece = NULL, *d_norms = NULL;
+    int status = on->kernels->alloc(on->device, &d_piece, PIECE_BYTES);
     if (status == 0)
-        status = on->kernels->alloc(on->device, &loader.d_staging, staging_bytes(model));
+        status = on->kernels->alloc(on->device, &loader->d_staging, staging_bytes(model));
     if (status == 0)
         status = on->kernels->alloc(on->device, &d_norms, norms * sizeof(float));
-    loader.d_piece = d_piece;
+    loader->d_piece = d_piece;
     model->d_norms = d_norms;
     if (status == 0)
-        status = load_norms(&loader);
+        status = load_norms(loader);
     if (status == 0)
-        status = load_products(&loader);
-    on->kernels->free(on->device, loader.d_staging);
+        status = load_products(loader);
+    on->kernels->free(on->device, loader->d_staging);
     on->kernels->free(on->device, d_piece);
-    if (status == 0)
-        status = load_embedding(&loader);
+    return status != 0 ? status : load_embedding(loader);
+}
+
+int gemma2_load(struct gemma2 *model, char hash[33], const struct safetensors *tensors,
+                const char *config_hash)
+{
+    struct loader loader = {.model = model,
+                            .tensors = tensors,
+                            .piece = mem_alloc(PIECE_BYTES, 1),
+                            .hash = XXH3_createState()};
+    int status;
+    if (loader.piece == NULL || loader.hash == NULL) {
+        status = mem_fail("reading weights", PIECE_BYTES, 1);
+    } else {
+        XXH3_128bits_reset(loader.hash);
+        XXH3_128bits_update(loader.hash, config_hash, strlen(config_hash));
+        status = load_all(&loader);
+    }
+    if (status == 0) {
+        XXH128_hash_t sum = XXH3_128bits_digest(loader.hash);
+        snprintf(hash, 33, "%016" PRIx64 "%016" PRIx64, (uint64_t)sum.high64, (uint64_t)sum.low64);
+    }
+    XXH3_freeState(loader.hash);
     free(loader.piece);
     return status;
 }

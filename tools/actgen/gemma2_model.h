@@ -47,19 +47,20 @@ static inline size_t gemma2_qkv_width(const struct gemma2_config *config)
 void gemma2_product_shape(const struct gemma2_config *config, enum gemma2_product product,
                           size_t *rows, size_t *columns);
 
-/* Whether a layer's product or norm is used (not those above the last hook). */
-static inline bool gemma2_uses_product(const struct gemma2 *model, uint32_t layer,
-                                       enum gemma2_product product)
+/* Whether a layer's product or norm is computed: all of those below depth.layers, of that layer the
+ * attention's if a hook asks for it, and nothing above. */
+static inline bool gemma2_needs_product(struct sources_depth depth, uint32_t layer,
+                                        enum gemma2_product product)
 {
     bool attention = product == GEMMA2_PRODUCT_QKV || product == GEMMA2_PRODUCT_O;
-    return layer < model->depth.layers || (layer < model->used && attention);
+    return layer < depth.layers || (layer == depth.layers && depth.attention && attention);
 }
 
-static inline bool gemma2_uses_norm(const struct gemma2 *model, uint32_t layer,
-                                    enum gemma2_norm norm)
+static inline bool gemma2_needs_norm(struct sources_depth depth, uint32_t layer,
+                                     enum gemma2_norm norm)
 {
     bool attention = norm == GEMMA2_NORM_INPUT || norm == GEMMA2_NORM_POST_ATTENTION;
-    return layer < model->depth.layers || (layer < model->used && attention);
+    return layer < depth.layers || (layer == depth.layers && depth.attention && attention);
 }
 
 static inline void **gemma2_packed(const struct gemma2 *model, uint32_t layer,

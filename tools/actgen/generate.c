@@ -31,11 +31,13 @@ struct generate {
     struct stream_writer *writer;
     struct progress *progress;
     struct emit emit;
-    double *factors; /* (sources) */
+    double *factors;    /* (sources) */
+    char (*hashes)[33]; /* (models) of what was loaded */
 
-    bool has_length;
     size_t pass_tokens; /* of a pass */
     uint32_t length;    /* of a sequence: as BEGIN says, or GENERATE_LENGTH */
+    bool knows_rows;
+    uint64_t rows; /* that BEGIN announces */
 };
 
 /* ---- before weights are read */
@@ -49,7 +51,8 @@ static int open_models(struct generate *generate)
         return mem_fail("models", count, sizeof *generate->dirs);
     for (size_t i = 0; i < count; i++) {
         const struct sources_model *model = &sources->models[i];
-        int status = modeldir_open(&generate->dirs[i], model->name, model->folder);
+        int status = modeldir_open(&generate->dirs[i], model->name, model->folder,
+                                   sources_depth(sources, i));
         if (status != 0)
             return status;
         generate->opened++;
@@ -98,8 +101,8 @@ static int open_engine(struct generate *generate)
 /* All sequences of a pass, each as long as BEGIN says; where it does not say, a guess. */
 static int size_passes(struct generate *generate, const struct begin *begin)
 {
-    generate->has_length = begin != NULL && begin->has_seq_len;
-    uint64_t length = generate->has_length ? begin->seq_len : GENERATE_LENGTH, tokens;
+    bool known = begin != NULL && begin->has_seq_len;
+    uint64_t length = known ? begin->seq_len : GENERATE_LENGTH, tokens;
     if (length == 0)
         length = 1;
     if (length > UINT32_MAX || __builtin_mul_overflow(length, generate->setup->batch, &tokens) ||
@@ -130,24 +133,40 @@ static int measure_need(const struct generate *generate, struct need *need)
     return status;
 }
 
-static int open_tokens(struct generate *generate)
-{
-    const struct generate_setup *setup = generate->setup;
-    return tokens_open(&generate->tokens, setup->paths, setup->path_count, setup->threads,
-                       generate->dirs[0].config.vocab);
-}
-
 /* ---- rows: how many */
 
-/* Exact, where nothing but positions decides; false where it is not known. */
-static bool know_rows(const struct generate *generate, uint64_t *rows)
+/* Known where nothing but positions decides. Rows that turn out not to be finite are left out all
+ * the same; END says how many. */
+static void count_rows(struct generate *generate)
 {
     const struct begin *begin = stream_reader_begin(tokens_reader(generate->tokens));
     const struct pass_rule *rule = &generate->setup->rule;
-    if (!begin->has_rows || !begin->has_seq_len || rule->id_count > 0)
-        return false;
     uint64_t each = begin->seq_len > rule->first ? begin->seq_len - rule->first : 0;
-    return !__builtin_mul_overflow(begin->rows, each, rows);
+    generate->knows_rows = begin->has_rows && begin->has_seq_len && rule->id_count == 0 &&
+                           !__builtin_mul_overflow(begin->rows, each, &generate->rows) &&
+                           generate->rows <= INT64_MAX;
+    if (!generate->knows_rows)
+        generate->rows = 0;
+}
+
+/* A pipe may bring more than its first BEGIN said (cat a b); then ours is wrong, too. */
+static void compare_rows(const struct generate *generate)
+{
+    if (generate->knows_rows && generate->emit.candidates > generate->rows)
+        log_warning("%" PRIu64 " rows came, and BEGIN announced %" PRIu64 ", those of the first "
+                    "stream in the pipe; name the files instead of piping them to have the right "
+                    "number from the start",
+                    generate->emit.candidates, generate->rows);
+}
+
+static int open_tokens(struct generate *generate)
+{
+    const struct generate_setup *setup = generate->setup;
+    int status = tokens_open(&generate->tokens, setup->paths, setup->path_count, setup->threads,
+                             generate->dirs[0].config.vocab);
+    if (status == 0)
+        count_rows(generate);
+    return status;
 }
 
 /* ---- factors */
@@ -206,11 +225,14 @@ static int make_begin(const struct generate *generate, struct begin *begin)
     if (status != 0)
         return status;
     begin->dtype = setup->row_type;
+    begin->has_rows = generate->knows_rows;
+    begin->rows = generate->rows;
     for (size_t i = 0; i < setup->sources->count && status == 0; i++) {
         const struct source *source = &setup->sources->items[i];
         const struct modeldir *dir = &generate->dirs[source->model];
-        status = begin_add_source(begin, source->name, dir->name, source->hook, dir->hash,
-                                  dir->config.width, generate->factors[i]);
+        status = begin_add_source(begin, source->name, dir->name, source->hook,
+                                  generate->hashes[source->model], dir->config.width,
+                                  generate->factors[i]);
     }
     for (size_t i = 0; i < generate->opened && status == 0; i++) {
         if (generate->dirs[i].tokenizer_hash[0] == '\0')
@@ -268,6 +290,15 @@ static int prepare(struct generate *generate)
     return status;
 }
 
+static int load_weights(struct generate *generate)
+{
+    size_t count = generate->setup->sources->model_count;
+    generate->hashes = mem_alloc_zero(count, sizeof *generate->hashes);
+    if (generate->hashes == NULL)
+        return mem_fail("models", count, sizeof *generate->hashes);
+    return engine_load(generate->engine, generate->hashes);
+}
+
 static int load(struct generate *generate)
 {
     const struct generate_setup *setup = generate->setup;
@@ -278,11 +309,12 @@ static int load(struct generate *generate)
     if (status == 0)
         status = stream_writer_open(&generate->writer, setup->output, setup->codec, setup->threads);
     if (status == 0)
-        status = engine_load(generate->engine);
+        status = load_weights(generate);
     generate->emit = (struct emit){.engine = generate->engine,
                                    .tokens = generate->tokens,
                                    .sources = setup->sources,
                                    .rule = setup->rule,
+                                   .announced = generate->rows,
                                    .batch = (size_t)setup->batch};
     return status != 0 ? status
                        : emit_reserve(&generate->emit, generate->pass_tokens, generate->length);
@@ -293,9 +325,8 @@ static int start_progress(struct generate *generate)
     struct progress_setup progress = {.unit = "rows",
                                       .in = stream_reader_file(tokens_reader(generate->tokens)),
                                       .out = stream_writer_file(generate->writer),
+                                      .total = generate->rows,
                                       .metrics = generate->setup->metrics};
-    if (!know_rows(generate, &progress.total))
-        progress.total = 0;
     return progress_start(&generate->progress, &progress);
 }
 
@@ -322,8 +353,10 @@ static int produce(struct generate *generate)
     if (status == 0)
         status =
             emit_rows(&generate->emit, generate->writer, generate->factors, generate->progress);
-    if (status == 0)
+    if (status == 0) {
+        compare_rows(generate);
         return write_end(generate);
+    }
     if (status != ERR_CLOSED && status != ERR_IO)
         abort_output(generate, status);
     return status;
@@ -340,6 +373,7 @@ static int finish(struct generate *generate, int status)
         modeldir_close(&generate->dirs[i]);
     free(generate->dirs);
     free(generate->factors);
+    free(generate->hashes);
     return status != 0 ? status : stopped;
 }
 
@@ -362,13 +396,14 @@ int generate_run(const struct generate_setup *setup)
 
 static int print_plan(const struct generate *generate, const struct need *need)
 {
-    uint64_t rows = 0, row_bytes = engine_row_bytes(generate->engine);
+    uint64_t row_bytes = engine_row_bytes(generate->engine);
     printf("weights\t%" PRIu64 "\nembedding\t%" PRIu64 "\nworkspace\t%" PRIu64 "\nmemory\t%" PRIu64
            "\nrow_bytes\t%" PRIu64 "\n",
            need->engine.weights, need->engine.embedding, need->engine.work + need->pass,
            need->total, row_bytes);
-    if (generate->tokens != NULL && know_rows(generate, &rows))
-        printf("rows\t%" PRIu64 "\ndisk\t%" PRIu64 "\n", rows, rows * (row_bytes + 16));
+    if (generate->knows_rows)
+        printf("rows\t%" PRIu64 "\ndisk\t%.0f\n", generate->rows,
+               (double)generate->rows * (double)(row_bytes + STREAM_TAG_BYTES));
     return fflush(stdout) != 0 ? log_fail_errno("cannot write the plan") : 0;
 }
 

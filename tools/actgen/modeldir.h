@@ -8,18 +8,20 @@
 #include "common/err.h"
 #include "common/gemma2_config.h"
 #include "common/safetensors.h"
+#include "sources.h"
 
 struct modeldir {
     const char *name, *folder; /* borrowed */
     struct gemma2_config config;
     struct safetensors *tensors;
-    char hash[33];           /* of configuration and weights, in hexadecimal */
+    char config_hash[33];    /* of the values in config.json, in hexadecimal */
     char tokenizer_hash[33]; /* "" where the folder has no tokenizer.json */
 };
 
-/* Reads config.json, the headers of the weights and tokenizer.json. modeldir_close() is legal on a
- * zeroed struct. */
-int modeldir_open(struct modeldir *model, const char *name, const char *folder) MUST_CHECK;
+/* Reads config.json, the headers of those weights that `depth` needs, and tokenizer.json.
+ * modeldir_close() is legal on a zeroed struct. */
+int modeldir_open(struct modeldir *model, const char *name, const char *folder,
+                  struct sources_depth depth) MUST_CHECK;
 void modeldir_close(struct modeldir *model);
 
 /* ERR_USAGE, both printed, where vocab_size or tokenizers differ; a folder without a tokenizer

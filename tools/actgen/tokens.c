@@ -21,6 +21,7 @@ struct held_sequence {
 struct tokens {
     struct stream_reader *reader;
     uint32_t vocab;
+    uint64_t count;              /* sequences read */
     struct stream_record record; /* the one being taken apart, from `offset` on */
     size_t offset;
     bool in_record;
@@ -79,6 +80,21 @@ static int check_ids(const struct tokens *tokens, const struct stream_sequence *
     return 0;
 }
 
+/* BEGIN's length and number of sequences were multiplied into a number of rows. What follows behind
+ * them in a pipe (cat a b) may have another length. */
+static int check_length(const struct tokens *tokens, const struct stream_sequence *sequence)
+{
+    const struct begin *begin = stream_reader_begin(tokens->reader);
+    if (!begin->has_seq_len || !begin->has_rows || tokens->count >= begin->rows ||
+        sequence->length == begin->seq_len)
+        return 0;
+    return log_fail(ERR_DATA,
+                    "'%s': sequence %" PRIu64 " has %" PRIu32 " tokens, and BEGIN says that all "
+                    "have %" PRIu64,
+                    stream_reader_file(tokens->reader)->name, sequence->index, sequence->length,
+                    begin->seq_len);
+}
+
 static int read_sequence(struct tokens *tokens, struct stream_sequence *sequence)
 {
     while (!tokens->in_record ||
@@ -89,7 +105,10 @@ static int read_sequence(struct tokens *tokens, struct stream_sequence *sequence
         if (status != 1)
             return status;
     }
-    int status = check_ids(tokens, sequence);
+    int status = check_length(tokens, sequence);
+    if (status == 0)
+        status = check_ids(tokens, sequence);
+    tokens->count++;
     return status != 0 ? status : 1;
 }
 

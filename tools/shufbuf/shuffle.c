@@ -158,11 +158,13 @@ static int filler_put(struct shuffle *shuffle, const struct stream_record *recor
     return 0;
 }
 
-/* After an epoch: its count against what BEGIN said, which the output's BEGIN has passed on. */
+/* After an epoch: its count against what BEGIN said, which the output's BEGIN has passed on. Rows
+ * that the stage before left out since they were not finite are missing by right. */
 static int filler_check_count(const struct shuffle *shuffle, uint64_t rows)
 {
     const char *name = stream_reader_file(shuffle->reader)->name;
-    if (!shuffle->known || rows == shuffle->announced)
+    if (!shuffle->known || rows == shuffle->announced ||
+        rows + shuffle_left_out(shuffle) == shuffle->announced)
         return 0;
     if (rows < shuffle->announced || stream_reader_is_regular(shuffle->reader))
         return log_fail(ERR_DATA, "'%s': BEGIN announced %" PRIu64 " rows, and %" PRIu64 " came",
@@ -272,6 +274,20 @@ static void shuffle_abort(struct shuffle *shuffle, int code)
     stream_writer_abort(shuffle->writer, code, reason);
 }
 
+/* Rows that our BEGIN has announced, too, and that did not come. */
+static int shuffle_end(struct shuffle *shuffle)
+{
+    bool missing = shuffle->known && shuffle->arrived < shuffle->total;
+    json_t *skipped =
+        missing ? json_pack("{s:I}", "not_finite", (json_int_t)(shuffle->total - shuffle->arrived))
+                : json_object();
+    if (skipped == NULL)
+        return mem_fail("END", 1, 1);
+    int status = stream_writer_end(shuffle->writer, skipped);
+    json_decref(skipped);
+    return status;
+}
+
 static int shuffle_copy(struct shuffle *shuffle)
 {
     int status = sig_thread_create(&shuffle->filler, filler_run, shuffle);
@@ -286,7 +302,7 @@ static int shuffle_copy(struct shuffle *shuffle)
     if (status == 0)
         status = shuffle_compare(shuffle);
     if (status == 0)
-        return stream_writer_end(shuffle->writer, NULL);
+        return shuffle_end(shuffle);
     if (status != ERR_CLOSED && status != ERR_IO)
         shuffle_abort(shuffle, status);
     return status;
