@@ -158,8 +158,16 @@ static int filler_put(struct shuffle *shuffle, const struct stream_record *recor
     return 0;
 }
 
-/* After an epoch: its count against what BEGIN said, which the output's BEGIN has passed on. Rows
- * that the stage before left out since they were not finite are missing by right. */
+/* Rows that the stage before left out since they were not finite, which its BEGIN could not know.
+ */
+static uint64_t shuffle_left_out(const struct shuffle *shuffle)
+{
+    const json_t *skipped = stream_reader_end(shuffle->reader)->skipped;
+    json_int_t count = json_integer_value(json_object_get(skipped, "not_finite"));
+    return count > 0 ? (uint64_t)count : 0;
+}
+
+/* After an epoch: its count against what BEGIN said, which the output's BEGIN has passed on. */
 static int filler_check_count(const struct shuffle *shuffle, uint64_t rows)
 {
     const char *name = stream_reader_file(shuffle->reader)->name;
