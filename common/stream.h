@@ -81,8 +81,9 @@ int stream_reader_open(struct stream_reader **reader, char *const *paths, size_t
                        enum begin_kind kind, unsigned threads) MUST_CHECK;
 void stream_reader_free(struct stream_reader *reader);
 
-/* The first BEGIN; where all inputs are regular files, `rows` is what END counted, and rows and
- * seq_len speak of all parts (they are not there where that is not known). */
+/* The first BEGIN; where all inputs are regular files, a null `rows` has been filled in from END, rows
+ * that END says were not finite are taken off, and rows and seq_len speak of all parts (they are
+ * not there where that is not known). */
 const struct begin *stream_reader_begin(const struct stream_reader *reader);
 
 /* Its JSON as it was read, for a downstream BEGIN's "upstream"; borrowed. */

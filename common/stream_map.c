@@ -59,9 +59,12 @@ static int map_end(struct stream_part *part, const struct io_file *file, int64_t
                                   JSON_REJECT_DUPLICATES, &error);
         json_int_t said = json_integer_value(json_object_get(json, "records"));
         json_int_t rows = json_integer_value(json_object_get(json, "rows"));
+        json_int_t not_finite =
+            json_integer_value(json_object_get(json_object_get(json, "skipped"), "not_finite"));
         part->has_end = json != NULL && said == (json_int_t)records && rows >= 0;
         part->joined = json != NULL && said < (json_int_t)records;
         part->rows = part->has_end ? (uint64_t)rows : 0;
+        part->not_finite = part->has_end && not_finite > 0 ? (uint64_t)not_finite : 0;
         part->first_row = record.header.first_row - part->rows;
         json_decref(json);
     }

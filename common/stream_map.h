@@ -20,6 +20,7 @@ struct stream_part {
     bool has_end;        /* the last record is a whole END */
     bool joined;         /* there is an END, and it counts less: several parts, not told apart */
     uint64_t rows, first_row; /* of END and BEGIN; 0 without END */
+    uint64_t not_finite; /* rows of BEGIN's count that END says were left out */
     struct index index;  /* with entries only where the file had a good one */
 };
 

@@ -208,14 +208,13 @@ static int reader_map(struct stream_reader *reader)
     struct begin *begin = &reader->order.begin;
     if (status != 0)
         return status;
-    /* END has counted, also where rows were left out; with several parts BEGIN spoke of the first
-     * alone. */
+    /* With several parts BEGIN spoke of the first alone, and with one it could not know what would
+     * be left out. Any other difference is a fault, which shows when the rows are counted. */
     bool joined = stream_map_is_joined(&reader->map);
-    uint64_t rows;
-    bool counted = stream_map_rows(&reader->map, &rows);
-    if (counted)
-        begin->rows = rows;
-    begin->has_rows = counted || (begin->has_rows && !joined);
+    if (!begin->has_rows || joined)
+        begin->has_rows = stream_map_rows(&reader->map, &begin->rows);
+    else if (reader->map.parts[0].not_finite <= begin->rows)
+        begin->rows -= reader->map.parts[0].not_finite;
     if (joined && begin->has_seq_len) {
         status = stream_map_same_length(&reader->map, reader->files);
         begin->has_seq_len = status == 1;
