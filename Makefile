@@ -8,7 +8,7 @@
 #   make lint       format, headers, include direction, shellcheck
 #   make man        doc/man/*.1 from the option tables
 #   make install    to $(DESTDIR)$(PREFIX)
-#   SAN=address,undefined   builds with sanitizers into build-san/ and bin-san/
+#   SAN=address,undefined   builds with sanitizers into build-address-undefined/ and bin-address-undefined/
 #   WERROR=1                warnings are errors
 
 PACKAGES := gcc libc6-dev libdnnl-dev libjansson-dev liblz4-dev libxxhash-dev libzstd-dev libsnappy-dev
@@ -17,7 +17,8 @@ PREFIX ?= /usr/local
 TOOLS := tokstream actgen shufbuf cctrain ccanalyze
 CC := gcc
 
-SUFFIX := $(if $(SAN),-san)
+comma := ,
+SUFFIX := $(if $(SAN),-$(subst $(comma),-,$(SAN)))
 B := build$(SUFFIX)
 BIN := bin$(SUFFIX)
 
@@ -121,17 +122,21 @@ demo: deps
 lint:
 	@tests/lint/run
 
+# One page per program, and per verb of ccanalyze as git has it: ccanalyze-norms.1.
 man: all
 	@mkdir -p doc/man
-	@for tool in $(TOOLS); do $(BIN)/$$tool --man > doc/man/$$tool.1; done
+	@set -e; for tool in $(TOOLS); do $(BIN)/$$tool --man > doc/man/$$tool.1; done; \
+	for verb in $$($(BIN)/ccanalyze --help | sed -n 's/^\([a-z]*\): .*/\1/p'); do \
+	    $(BIN)/ccanalyze $$verb --man > doc/man/ccanalyze-$$verb.1; \
+	done
 
-install: all
+install: all man
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/ccpipe $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 755 $(TOOLS:%=$(BIN)/%) $(DESTDIR)$(PREFIX)/bin
 	install -m 644 $(CPU_BACKENDS) $(DESTDIR)$(PREFIX)/lib/ccpipe
 	install -m 644 doc/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
 
 clean:
-	rm -rf build bin build-san bin-san
+	rm -rf build bin build-* bin-* doc/man tests/out
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
