@@ -1,10 +1,11 @@
 /* safetensors.h - reading and writing safetensors files, single or sharded.
  *
- * Format: u64 little-endian length of the header, a JSON object, then the tensors' bytes. The header
- * is believed only after all of it has been checked: length <= 100,000,000, begins with '{', depth
- * and duplicate keys (json.h), known dtypes, shape product without overflow, length = shape x dtype,
- * and, sorted by offset, tensors that tile the buffer without hole or overlap up to the end of file.
- * Data is read with pread, so a file that is cut while it is read is an error and not a crash.
+ * Format: u64 little-endian length of the header, a JSON object, then the tensors' bytes. The
+ * header is believed only after all of it has been checked: length <= 100,000,000, begins with '{',
+ * depth and duplicate keys (json.h), known dtypes, shape product without overflow, length = shape x
+ * dtype, and, sorted by offset, tensors that tile the buffer without hole or overlap up to the end
+ * of file. Data is read with pread, so a file that is cut while it is read is an error and not a
+ * crash.
  */
 #ifndef CCPIPE_SAFETENSORS_H
 #define CCPIPE_SAFETENSORS_H
@@ -21,9 +22,21 @@
 #define SAFETENSORS_METADATA "__metadata__" /* the key that is no tensor */
 
 enum safetensors_type {
-    SAFETENSORS_BOOL, SAFETENSORS_U8, SAFETENSORS_I8, SAFETENSORS_F8_E5M2, SAFETENSORS_F8_E4M3,
-    SAFETENSORS_I16, SAFETENSORS_U16, SAFETENSORS_F16, SAFETENSORS_BF16, SAFETENSORS_I32,
-    SAFETENSORS_U32, SAFETENSORS_F32, SAFETENSORS_F64, SAFETENSORS_I64, SAFETENSORS_U64,
+    SAFETENSORS_BOOL,
+    SAFETENSORS_U8,
+    SAFETENSORS_I8,
+    SAFETENSORS_F8_E5M2,
+    SAFETENSORS_F8_E4M3,
+    SAFETENSORS_I16,
+    SAFETENSORS_U16,
+    SAFETENSORS_F16,
+    SAFETENSORS_BF16,
+    SAFETENSORS_I32,
+    SAFETENSORS_U32,
+    SAFETENSORS_F32,
+    SAFETENSORS_F64,
+    SAFETENSORS_I64,
+    SAFETENSORS_U64,
     SAFETENSORS_TYPE_COUNT
 };
 
@@ -92,9 +105,19 @@ struct safetensors_entry {
     const void *data; /* little-endian, shape x type bytes */
 };
 
-/* Writes header and data in the order given, fsyncs, mode 0600. metadata: {string: string} or NULL. The
- * same entries give the same bytes. `path` must not exist. */
+/* Writes header and data in the order given, fsyncs, mode 0600. metadata: {string: string} or NULL.
+ * The same entries give the same bytes. `path` must not exist. */
 int safetensors_write(const char *path, const struct safetensors_entry *entries, size_t count,
                       const json_t *metadata) MUST_CHECK;
+
+/* The piece at byte `offset` of the data of entry `index`: 0 or a negative code. */
+typedef int safetensors_fetch(void *context, size_t index, void *to, uint64_t offset,
+                              uint64_t bytes);
+
+/* The same, with the data of entries whose `data` is NULL fetched piece by piece: for what does not
+ * lie in host memory. */
+int safetensors_write_fetched(const char *path, const struct safetensors_entry *entries,
+                              size_t count, const json_t *metadata, safetensors_fetch *fetch,
+                              void *context) MUST_CHECK;
 
 #endif

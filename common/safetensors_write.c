@@ -20,6 +20,7 @@
 #include "mem.h"
 
 #define SAFETENSORS_WRITE_MOST (64u << 20) /* bytes of one write() call */
+#define SAFETENSORS_PIECE (4u << 20)       /* bytes that are fetched at a time */
 
 static int safetensors_write_all(int fd, const char *path, const void *from, uint64_t size)
 {
@@ -126,9 +127,57 @@ cleanup:
     return status;
 }
 
+/* Where the data of entries come from that have none. */
+struct safetensors_source {
+    safetensors_fetch *fetch;
+    void *context;
+};
+
+static int safetensors_write_pieces(int fd, const char *path,
+                                    const struct safetensors_source *source, size_t index,
+                                    uint64_t bytes)
+{
+    uint64_t most = bytes < SAFETENSORS_PIECE ? bytes : SAFETENSORS_PIECE;
+    void *piece = mem_alloc((size_t)most, 1);
+    if (piece == NULL)
+        return mem_fail(path, (size_t)most, 1);
+    int status = 0;
+    for (uint64_t at = 0; at < bytes && status == 0; at += most) {
+        uint64_t size = bytes - at < most ? bytes - at : most;
+        status = source->fetch(source->context, index, piece, at, size);
+        if (status == 0)
+            status = safetensors_write_all(fd, path, piece, size);
+    }
+    free(piece);
+    return status;
+}
+
+static int safetensors_write_data(int fd, const char *path, const struct safetensors_entry *entries,
+                                  size_t count, const struct safetensors_source *source)
+{
+    int status = 0;
+    for (size_t i = 0; i < count && status == 0; i++) {
+        uint64_t bytes;
+        status = safetensors_entry_bytes(&bytes, &entries[i], path);
+        if (status == 0 && entries[i].data == NULL && source->fetch != NULL)
+            status = safetensors_write_pieces(fd, path, source, i, bytes);
+        else if (status == 0)
+            status = safetensors_write_all(fd, path, entries[i].data, bytes);
+    }
+    return status;
+}
+
 int safetensors_write(const char *path, const struct safetensors_entry *entries, size_t count,
                       const json_t *metadata)
 {
+    return safetensors_write_fetched(path, entries, count, metadata, NULL, NULL);
+}
+
+int safetensors_write_fetched(const char *path, const struct safetensors_entry *entries,
+                              size_t count, const json_t *metadata, safetensors_fetch *fetch,
+                              void *context)
+{
+    const struct safetensors_source source = {fetch, context};
     uint8_t *header = NULL;
     size_t size = 0;
     int status = safetensors_make_header(&header, &size, path, entries, count, metadata);
@@ -140,12 +189,8 @@ int safetensors_write(const char *path, const struct safetensors_entry *entries,
         goto cleanup;
     }
     status = safetensors_write_all(fd, path, header, size);
-    for (size_t i = 0; i < count && status == 0; i++) {
-        uint64_t bytes;
-        status = safetensors_entry_bytes(&bytes, &entries[i], path);
-        if (status == 0)
-            status = safetensors_write_all(fd, path, entries[i].data, bytes);
-    }
+    if (status == 0)
+        status = safetensors_write_data(fd, path, entries, count, &source);
     if (status == 0 && fsync(fd) != 0)
         status = log_fail_errno("cannot bring '%s' to the disk", path);
     if (close(fd) != 0 && status == 0)

@@ -9,10 +9,11 @@
  * at set-up, never per step. On the CPU device memory is 64-byte aligned host memory.
  *
  * Order. Operations on one queue run in order and may return before they are done; wait() waits for
- * the queue. Errors of a queue are kept and come back from wait(), as ERR_DEVICE or ERR_MEMORY.
- * Operations check nothing at run time that their caller fixed at set-up (shapes, alignment): a
- * wrong one is a bug and is asserted. Spans and columns are host memory, read before the call
- * returns; so is what upload() reads on the CPU, elsewhere it must live until the queue has passed.
+ * the queue. Errors of a queue are kept and come back from wait(), and from event_sync() of an
+ * event recorded there, as ERR_DEVICE or ERR_MEMORY. Operations check nothing at run time that
+ * their caller fixed at set-up (shapes, alignment): a wrong one is a bug and is asserted. Spans and
+ * columns are host memory, read before the call returns; so is what upload() reads on the CPU,
+ * elsewhere it must live until the queue has passed.
  *
  * Determinism. For the same build, kind of processor and number of threads the same input gives the
  * same bytes. Reductions run over fixed chunks in index order, whatever the number of threads, and

@@ -179,17 +179,16 @@ void *queue_workspace(struct kernels_queue *queue, size_t bytes)
     return queue->workspace;
 }
 
-/* An event has no state; a table entry that returns one must give something to free. */
+/* What an event stands for has happened; what is left to tell is whether its queue failed. */
 struct kernels_event {
-    struct kernels_device *device;
+    const struct kernels_queue *queue; /* where it was recorded last, or NULL */
 };
 
 static int cpu_event_create(struct kernels_device *device, struct kernels_event **created)
 {
-    struct kernels_event *event = malloc(sizeof *event);
+    struct kernels_event *event = calloc(1, sizeof *event);
     if (event == NULL)
         return device_fail(device, ERR_MEMORY, "not enough memory for an event");
-    event->device = device;
     *created = event;
     return 0;
 }
@@ -199,7 +198,12 @@ static void cpu_event_free(struct kernels_event *event)
     free(event);
 }
 
-static void cpu_event_nothing(struct kernels_queue *queue, struct kernels_event *event)
+static void cpu_event_record(struct kernels_queue *queue, struct kernels_event *event)
+{
+    event->queue = queue;
+}
+
+static void cpu_event_wait(struct kernels_queue *queue, struct kernels_event *event)
 {
     (void)queue;
     (void)event;
@@ -207,8 +211,7 @@ static void cpu_event_nothing(struct kernels_queue *queue, struct kernels_event 
 
 static int cpu_event_sync(struct kernels_event *event)
 {
-    (void)event;
-    return 0;
+    return event->queue != NULL ? event->queue->error : 0;
 }
 
 static int cpu_wait(struct kernels_queue *queue)
@@ -262,8 +265,8 @@ static const struct kernels cpu_kernels = {
     .queue_free = cpu_queue_free,
     .event_create = cpu_event_create,
     .event_free = cpu_event_free,
-    .event_record = cpu_event_nothing,
-    .event_wait = cpu_event_nothing,
+    .event_record = cpu_event_record,
+    .event_wait = cpu_event_wait,
     .event_sync = cpu_event_sync,
     .wait = cpu_wait,
     .upload = cpu_upload,

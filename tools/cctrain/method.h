@@ -1,0 +1,26 @@
+/* method.h - what makes a ReLU crosscoder another than a TopK one: activation, loss and gradients.
+ *
+ * The training loop calls forward and backward and knows no more. forward enqueues everything from
+ * d_x to d_f, d_g and the report's sums (d_counts, d_l1, d_recon); backward everything from there
+ * to the gradient of each tensor of the dictionary. Both are composed of the blocks of step.h; a
+ * method with several reconstructions, a mask over the latents or an auxiliary loss calls them as
+ * often and in the order that it needs.
+ */
+#ifndef CCTRAIN_METHOD_H
+#define CCTRAIN_METHOD_H
+
+struct step;
+struct schedule_rates;
+
+struct method {
+    const char *name;
+    void (*forward)(struct step *step);
+    void (*backward)(struct step *step, const struct schedule_rates *rates);
+};
+
+/* The method of an --activation, or NULL where it is not built. */
+const struct method *method_find(const char *name);
+
+extern const struct method method_relu;
+
+#endif

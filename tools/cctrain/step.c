@@ -1,0 +1,328 @@
+/* step.c - memory of a step, its products, and the order in which things are enqueued.
+ *
+ * Two queues. Rows are uploaded by `copies` into one of two buffers while `queue` computes on the
+ * other; events keep either from running ahead. Everything else is in order on `queue`, so that no
+ * other buffer needs guarding. On the CPU a queue runs at once and all this is free.
+ *
+ * Products multiply by a right side that is packed into the layout that the backend likes best.
+ * Weights change with every step, so nothing can stay packed: one buffer serves all products in
+ * turn, each of which packs and multiplies at once.
+ */
+#include "step.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/mem.h"
+
+/* ---- memory */
+
+/* One buffer: where its address goes, and its size. */
+struct step_buffer {
+    void *at; /* the member, a pointer to any type */
+    size_t count, size;
+};
+
+/* The buffers of a step, in one place, so that their sum is told before they are taken. */
+enum { STEP_BUFFERS = 14 + STEP_DEPTH };
+
+static void step_list_buffers(struct step *step, struct step_buffer buffers[STEP_BUFFERS])
+{
+    size_t type = dtype_size(step->type), s = step->sources, b = step->batch;
+    size_t f = step->latents, d = step->width;
+    const struct step_buffer list[STEP_BUFFERS] = {
+        {&step->d_rows[0], b, step->row_bytes},
+        {&step->d_rows[1], b, step->row_bytes},
+        {&step->d_x, b * d, type},
+        {&step->d_f, b * f, type},
+        {&step->d_dpre, b * f, type},
+        {&step->d_g, b * d, type},
+        {&step->d_xhat, b * d, sizeof(float)},
+        {&step->d_means, d, sizeof(float)},
+        {&step->d_norms, f * s, sizeof(float)},
+        {&step->d_weight, f, sizeof(float)},
+        {&step->d_bias, f, sizeof(float)},
+        {&step->d_latent_sums, f, sizeof(float)},
+        {&step->d_counts, f, sizeof(uint32_t)},
+        {&step->d_l1, 1, sizeof(double)},
+        {&step->d_recon, s + 1, sizeof(struct kernels_recon_sums)},
+        /* what is packed is a matrix of weights, dpre or g */
+        {&step->d_packed, 0, 1},
+    };
+    memcpy(buffers, list, sizeof list);
+}
+
+static void step_set_sizes(struct step *step, const struct step_setup *setup)
+{
+    *step = (struct step){
+        .kernels = setup->kernels,
+        .device = setup->device,
+        .method = setup->method,
+        .sources = setup->begin->source_count,
+        .batch = (size_t)setup->batch,
+        .latents = (size_t)setup->latents,
+        .width = begin_width(setup->begin),
+        .row_bytes = begin_row_bytes(setup->begin),
+        .type = setup->type,
+        .wire = setup->begin->dtype,
+    };
+}
+
+/* Elements of the largest right side. */
+static uint64_t step_packed_elements(const struct step *step)
+{
+    uint64_t rows = step->batch > step->width ? step->batch : step->width;
+    uint64_t gradient = (uint64_t)step->batch * step->width;
+    return rows * step->latents > gradient ? rows * step->latents : gradient;
+}
+
+uint64_t step_bytes(const struct step_setup *setup)
+{
+    struct step step;
+    struct step_buffer buffers[STEP_BUFFERS];
+    step_set_sizes(&step, setup);
+    step_list_buffers(&step, buffers);
+    uint64_t bytes = dictionary_bytes(step.latents, step.width, step.type) +
+                     step_packed_elements(&step) * dtype_size(step.type);
+    for (size_t i = 0; i < STEP_BUFFERS; i++)
+        bytes += (uint64_t)buffers[i].count * buffers[i].size;
+    return bytes;
+}
+
+static int step_take(struct step *step, void *at, size_t count, size_t size)
+{
+    size_t bytes;
+    void *memory = NULL;
+    if (!mem_mul(&bytes, count, size))
+        return mem_fail("a training step", count, size);
+    int status = step->kernels->alloc(step->device, &memory, bytes);
+    memcpy(at, &memory, sizeof memory); /* whatever type of pointer it is */
+    return status;
+}
+
+/* ---- products */
+
+static int step_create_product(struct step *step, struct step_product *product,
+                               struct kernels_gemm_shape shape)
+{
+    shape.a = shape.b = step->type;
+    shape.packed_b = product->packed = true;
+    return step->kernels->gemm_create(step->device, &product->gemm, &shape);
+}
+
+static int step_create_products(struct step *step)
+{
+    int64_t b = (int64_t)step->batch, f = (int64_t)step->latents, d = (int64_t)step->width;
+    struct {
+        struct step_product *product;
+        struct kernels_gemm_shape shape;
+    } products[] = {
+        {&step->encode, {.m = b, .n = f, .k = d, .bias = true, .relu = true, .c = step->type}},
+        {&step->decode, {.m = b, .n = d, .k = f, .bias = true, .c = DTYPE_F32}},
+        {&step->latent_gradient,
+         {.m = b, .n = f, .k = d, .trans_b = true, .bias = true, .c = step->type}},
+        {&step->encoder_gradient, {.m = d, .n = f, .k = b, .trans_a = true, .c = DTYPE_F32}},
+        {&step->decoder_gradient, {.m = f, .n = d, .k = b, .trans_a = true, .c = DTYPE_F32}},
+    };
+    int status = 0;
+    size_t most = 0;
+    for (size_t i = 0; i < sizeof products / sizeof *products && status == 0; i++) {
+        struct step_product *product = products[i].product;
+        status = step_create_product(step, product, products[i].shape);
+        if (status != 0 || !product->packed)
+            continue;
+        size_t bytes = step->kernels->gemm_packed_bytes(product->gemm);
+        most = bytes > most ? bytes : most;
+    }
+    return status != 0 ? status : step_take(step, &step->d_packed, most, 1);
+}
+
+static void step_multiply(struct step *step, const struct step_product *product, void *d_c,
+                          const void *d_a, const void *d_b, const float *d_bias)
+{
+    if (product->packed) {
+        step->kernels->gemm_pack(step->queue, product->gemm, step->d_packed, d_b);
+        d_b = step->d_packed;
+    }
+    step->kernels->gemm(step->queue, product->gemm, d_c, d_a, d_b, d_bias);
+}
+
+/* ---- set-up */
+
+static int step_create_queues(struct step *step)
+{
+    const struct kernels *kernels = step->kernels;
+    int status = kernels->queue_create(step->device, &step->queue);
+    if (status == 0)
+        status = kernels->queue_create(step->device, &step->copies);
+    for (size_t i = 0; i < STEP_DEPTH && status == 0; i++) {
+        struct kernels_event **events[] = {&step->filled[i], &step->taken[i],
+                                           &step->reports[i].done};
+        for (size_t k = 0; k < sizeof events / sizeof *events && status == 0; k++)
+            status = kernels->event_create(step->device, events[k]);
+    }
+    return status;
+}
+
+static int step_create_host(struct step *step, const struct begin *begin)
+{
+    step->columns = mem_alloc(step->sources, sizeof *step->columns);
+    if (step->columns == NULL)
+        return mem_fail("sources", step->sources, sizeof *step->columns);
+    uint32_t first = 0;
+    for (size_t s = 0; s < step->sources; s++) {
+        step->columns[s] = (struct kernels_columns){first, begin->sources[s].width};
+        first += begin->sources[s].width;
+    }
+    for (size_t i = 0; i < STEP_DEPTH; i++) {
+        struct step_report *report = &step->reports[i];
+        report->recon = mem_alloc_zero(step->sources + 1, sizeof *report->recon);
+        report->counts = mem_alloc_zero(step->latents, sizeof *report->counts);
+        if (report->recon == NULL || report->counts == NULL)
+            return mem_fail("a step's report", step->latents, sizeof *report->counts);
+    }
+    return 0;
+}
+
+int step_create(struct step *step, const struct step_setup *setup)
+{
+    struct step_buffer buffers[STEP_BUFFERS];
+    step_set_sizes(step, setup);
+    step_list_buffers(step, buffers);
+    int status = step_create_host(step, setup->begin);
+    if (status == 0)
+        status = step_create_queues(step);
+    if (status == 0)
+        status = dictionary_create(&step->dictionary, step->kernels, step->device, step->queue,
+                                   step->type, step->latents, step->width);
+    for (size_t i = 0; i < STEP_BUFFERS && status == 0; i++)
+        if (buffers[i].count > 0)
+            status = step_take(step, buffers[i].at, buffers[i].count, buffers[i].size);
+    return status != 0 ? status : step_create_products(step);
+}
+
+void step_free(struct step *step)
+{
+    const struct kernels *kernels = step->kernels;
+    if (kernels == NULL)
+        return;
+    struct step_buffer buffers[STEP_BUFFERS];
+    step_list_buffers(step, buffers);
+    for (size_t i = 0; i < STEP_BUFFERS; i++) {
+        void *memory;
+        memcpy(&memory, buffers[i].at, sizeof memory);
+        kernels->free(step->device, memory);
+    }
+    struct step_product *products[] = {&step->encode, &step->decode, &step->latent_gradient,
+                                       &step->encoder_gradient, &step->decoder_gradient};
+    for (size_t i = 0; i < sizeof products / sizeof *products; i++)
+        kernels->gemm_free(products[i]->gemm);
+    for (size_t i = 0; i < STEP_DEPTH; i++) {
+        kernels->event_free(step->filled[i]);
+        kernels->event_free(step->taken[i]);
+        kernels->event_free(step->reports[i].done);
+        free(step->reports[i].recon);
+        free(step->reports[i].counts);
+    }
+    dictionary_free(&step->dictionary);
+    kernels->queue_free(step->copies);
+    kernels->queue_free(step->queue);
+    free(step->columns);
+    memset(step, 0, sizeof *step);
+}
+
+/* ---- blocks */
+
+void step_encode(struct step *step)
+{
+    step_multiply(step, &step->encode, step->d_f, step->d_x,
+                  dictionary_weights(&step->dictionary, DICTIONARY_W_ENC),
+                  step->dictionary.tensors[DICTIONARY_B_ENC].d_w);
+}
+
+void step_decoder_norms(struct step *step)
+{
+    step->kernels->decoder_norms(step->queue, step->d_norms, step->d_weight,
+                                 step->dictionary.tensors[DICTIONARY_W_DEC].d_w, step->columns,
+                                 step->sources, step->latents, step->width);
+}
+
+void step_reconstruct(struct step *step)
+{
+    const struct kernels *kernels = step->kernels;
+    const struct dictionary_tensor *b_dec = &step->dictionary.tensors[DICTIONARY_B_DEC];
+    step_multiply(step, &step->decode, step->d_xhat, step->d_f,
+                  dictionary_weights(&step->dictionary, DICTIONARY_W_DEC), b_dec->d_w);
+    kernels->column_means(step->queue, step->d_means, step->d_x, step->batch, step->width);
+    kernels->recon(step->queue, step->d_g, step->d_recon, step->d_xhat, step->d_x, step->d_means,
+                   step->columns, step->sources, (float)(2.0 / (double)step->batch), step->batch,
+                   step->width);
+    kernels->column_sums(step->queue, b_dec->d_g, step->d_g, step->batch, step->width);
+}
+
+void step_decoder_gradient(struct step *step)
+{
+    step_multiply(step, &step->decoder_gradient, step->dictionary.tensors[DICTIONARY_W_DEC].d_g,
+                  step->d_f, step->d_g, NULL);
+}
+
+void step_latent_gradient(struct step *step, const float *d_bias)
+{
+    step_multiply(step, &step->latent_gradient, step->d_dpre, step->d_g,
+                  dictionary_weights(&step->dictionary, DICTIONARY_W_DEC), d_bias);
+}
+
+void step_encoder_gradient(struct step *step)
+{
+    step_multiply(step, &step->encoder_gradient, step->dictionary.tensors[DICTIONARY_W_ENC].d_g,
+                  step->d_x, step->d_dpre, NULL);
+}
+
+/* ---- the step */
+
+static void step_load(struct step *step, const uint8_t *rows, uint64_t t)
+{
+    const struct kernels *kernels = step->kernels;
+    size_t slot = t % STEP_DEPTH;
+    kernels->event_wait(step->copies, step->taken[slot]);
+    kernels->upload(step->copies, step->d_rows[slot], rows, step->batch * step->row_bytes);
+    kernels->event_record(step->copies, step->filled[slot]);
+    kernels->event_wait(step->queue, step->filled[slot]);
+    kernels->load_rows(step->queue, step->d_x, step->d_rows[slot], step->wire, step->columns,
+                       step->sources, step->batch, step->width);
+    kernels->event_record(step->queue, step->taken[slot]);
+}
+
+static void step_download(struct step *step, uint64_t t)
+{
+    const struct kernels *kernels = step->kernels;
+    struct step_report *report = &step->reports[t % STEP_DEPTH];
+    kernels->download(step->queue, report->recon, step->d_recon,
+                      (step->sources + 1) * sizeof *report->recon);
+    kernels->download(step->queue, &report->l1, step->d_l1, sizeof report->l1);
+    kernels->download(step->queue, report->clip, step->dictionary.d_clip, sizeof report->clip);
+    kernels->download(step->queue, report->counts, step->d_counts,
+                      step->latents * sizeof *report->counts);
+    kernels->event_record(step->queue, report->done);
+}
+
+void step_run(struct step *step, const uint8_t *rows, uint64_t t,
+              const struct schedule_rates *rates, double clip)
+{
+    step_load(step, rows, t);
+    step->method->forward(step);
+    step->method->backward(step, rates);
+    dictionary_update(&step->dictionary, step->queue, &rates->adam, clip);
+    step_download(step, t);
+}
+
+int step_rows_taken(struct step *step, uint64_t t)
+{
+    return step->kernels->event_sync(step->filled[t % STEP_DEPTH]);
+}
+
+int step_report(struct step *step, uint64_t t, const struct step_report **report)
+{
+    *report = &step->reports[t % STEP_DEPTH];
+    return step->kernels->event_sync((*report)->done);
+}
