@@ -17,7 +17,8 @@
 #define BEGIN_MAX_SOURCES 256
 #define BEGIN_MAX_WIDTH (1u << 24) /* elements of a row, all sources together */
 
-enum begin_kind { BEGIN_TOKENS, BEGIN_ACTIVATIONS };
+/* ANY is for those who take both; no BEGIN has it. */
+enum begin_kind { BEGIN_TOKENS, BEGIN_ACTIVATIONS, BEGIN_ANY };
 
 struct begin_source {
     char *name;       /* "MODEL.HOOK", e.g. "base.blocks.14.hook_resid_pre" */

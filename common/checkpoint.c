@@ -303,8 +303,7 @@ static int checkpoint_descending(const void *left, const void *right)
     return a < b ? 1 : a > b ? -1 : 0;
 }
 
-/* The steps of a run, newest first; the caller frees them. */
-static int checkpoint_list(const char *run, uint64_t **steps, size_t *count)
+int checkpoint_list(const char *run, uint64_t **steps, size_t *count)
 {
     *steps = NULL;
     *count = 0;

@@ -58,6 +58,8 @@ static inline struct stream_tag stream_tag_get(const uint8_t from[STREAM_TAG_BYT
 struct stream_record {
     uint64_t first_row; /* number of the first row in the whole input (parts of a cat added up) */
     uint32_t rows;
+    int64_t offset;        /* of its frame's first byte in its file */
+    uint32_t stored_bytes; /* of the frame */
     const uint8_t *tags; /* (rows, 16) activations; NULL for tokens */
     const uint8_t *data; /* activations: (rows, row_bytes), planes undone; tokens: the sequences */
     size_t data_bytes;
@@ -75,7 +77,8 @@ struct stream_end {
 struct stream_reader;
 
 /* Opens the named files, read one after the other as by cat; with no paths, standard input. Reads
- * the first BEGIN. `kind` is demanded (ERR_USAGE where the stream is of the other kind).
+ * the first BEGIN. `kind` is demanded (ERR_USAGE where the stream is of the other kind), unless
+ * it is BEGIN_ANY.
  * threads >= 1. On failure *reader is NULL. */
 int stream_reader_open(struct stream_reader **reader, char *const *paths, size_t path_count,
                        enum begin_kind kind, unsigned threads) MUST_CHECK;
@@ -154,11 +157,16 @@ int stream_writer_flush(struct stream_writer *writer) MUST_CHECK;
  * ERR_IO; what was written stays and can be salvaged. */
 int stream_writer_end(struct stream_writer *writer, const json_t *skipped) MUST_CHECK;
 
+/* The same without the close: another stream_writer_begin() may follow, for a part of a stream that
+ * reads as `cat` of its parts. stream_writer_close() ends the output then. */
+int stream_writer_end_part(struct stream_writer *writer, const json_t *skipped) MUST_CHECK;
+int stream_writer_close(struct stream_writer *writer) MUST_CHECK;
+
 /* ABORT with the reason, as far as it can be written; errors are passed over, as the caller is
  * already failing. Nothing if BEGIN was not written or END was. */
 void stream_writer_abort(struct stream_writer *writer, int code, const char *reason);
 
-/* What has been written so far. */
+/* What has been written of this part so far. */
 uint64_t stream_writer_row_count(const struct stream_writer *writer);
 const struct rowsum *stream_writer_sum(const struct stream_writer *writer);
 const struct io_file *stream_writer_file(const struct stream_writer *writer);

@@ -195,7 +195,7 @@ static int reader_first(struct stream_reader *reader, enum begin_kind kind)
     if (status == 0)
         status =
             stream_order_begin(&reader->order, &slot->record, slot->file->name, slot->frame.offset);
-    if (status == 0 && reader->order.begin.kind != kind)
+    if (status == 0 && kind != BEGIN_ANY && reader->order.begin.kind != kind)
         return log_fail(ERR_USAGE, "'%s' is a stream of %s, but %s are needed here",
                         slot->file->name, kind == BEGIN_TOKENS ? "activations" : "tokens",
                         kind == BEGIN_TOKENS ? "tokens" : "activations");
@@ -306,6 +306,8 @@ static int reader_take(struct stream_reader *reader, const struct reader_slot *s
         return status;
     *record = slot->rows.record;
     record->first_row = first_row;
+    record->offset = slot->frame.offset;
+    record->stored_bytes = (uint32_t)slot->frame.stored.size;
     return record->first_row + record->rows > reader->skip_to;
 }
 

@@ -10,6 +10,8 @@
 static int rows_bad(const struct frame_record *record, const char *name, int64_t offset,
                     uint64_t row, const char *what)
 {
+    if (name == NULL)
+        return ERR_DATA;
     return log_fail(ERR_DATA, "'%s': record at offset %" PRId64 ", row %" PRIu64 ": %s", name,
                     offset, record->header.first_row + row, what);
 }

@@ -28,7 +28,7 @@ struct stream_rows {
 };
 
 /* Checks sizes against the header, undoes byte planes, refuses values that are not finite, and sums
- * the rows. ERR_DATA, logged with `name`, offset and row. `rows` is reused from call to call. */
+ * the rows. ERR_DATA, logged with `name`, offset and row unless name is NULL. `rows` is reused from call to call. */
 int stream_rows_open(struct stream_rows *rows, const struct stream_layout *layout,
                      const struct frame_record *record, const char *name,
                      int64_t offset) MUST_CHECK;

@@ -55,6 +55,7 @@ struct stream_writer {
     uint64_t sequence, records, rows, first_row;
     struct rowsum sum;
     struct index index;
+    int64_t part_start; /* where BEGIN lies in the output */
 
     /* the record being filled: slots[next % slot_count] */
     struct writer_slot *slots;
@@ -226,7 +227,7 @@ static int writer_write_oldest(struct stream_writer *writer)
     pthread_mutex_unlock(&writer->mutex);
     if (slot->status != 0)
         return slot->status;
-    slot->entry.offset = (uint64_t)writer->file.offset;
+    slot->entry.offset = (uint64_t)(writer->file.offset - writer->part_start);
     slot->entry.stored_bytes = (uint32_t)bytes->size;
     if (compressed) {
         int status = index_add(&writer->index, &slot->entry);
@@ -297,7 +298,11 @@ static int writer_submit_json(struct stream_writer *writer, uint16_t type, const
 
 int stream_writer_begin(struct stream_writer *writer, const struct begin *begin)
 {
-    assert(writer->phase == WRITER_OPEN);
+    assert(writer->phase != WRITER_BEGUN);
+    writer->part_start = writer->file.offset;
+    writer->sequence = writer->records = writer->rows = 0;
+    writer->sum = (struct rowsum){0};
+    writer->index.count = 0;
     writer->tokens = begin->kind == BEGIN_TOKENS;
     writer->row_bytes = begin_row_bytes(begin);
     writer->first_row = begin->first_row;
@@ -417,7 +422,7 @@ static json_t *writer_end_json(const struct stream_writer *writer, const json_t 
                      (json_int_t)writer->rows, "skipped", copy, "sum_low", low, "sum_high", high);
 }
 
-int stream_writer_end(struct stream_writer *writer, const json_t *skipped)
+int stream_writer_end_part(struct stream_writer *writer, const json_t *skipped)
 {
     assert(writer->phase == WRITER_BEGUN);
     int status = stream_writer_flush(writer);
@@ -433,12 +438,23 @@ int stream_writer_end(struct stream_writer *writer, const json_t *skipped)
     writer->phase = WRITER_ENDED;
     if (writer->codec != STREAM_CODEC_NONE) {
         struct frame_buffer *out = &writer->slots[0].frame;
-        writer->index.part_bytes = (uint64_t)writer->file.offset;
+        writer->index.part_bytes = (uint64_t)(writer->file.offset - writer->part_start);
         if ((status = index_encode(out, &writer->index)) != 0 ||
             (status = io_write(&writer->file, out->bytes, out->size)) != 0)
             return status;
     }
+    return 0;
+}
+
+int stream_writer_close(struct stream_writer *writer)
+{
     return io_close(&writer->file);
+}
+
+int stream_writer_end(struct stream_writer *writer, const json_t *skipped)
+{
+    int status = stream_writer_end_part(writer, skipped);
+    return status != 0 ? status : stream_writer_close(writer);
 }
 
 void stream_writer_abort(struct stream_writer *writer, int code, const char *reason)
