@@ -1,0 +1,262 @@
+/* test_analysis.c - the verbs from checkpoint and rows to what they print, both forms, against
+ * tests/golden/analysis, which another program computed in f64.
+ *
+ * Tolerance. What the weights alone say is f64 and printed with nine digits: 5e-9 of the value. In
+ * "exact" every latent is exact in f32, so the same holds for all. Elsewhere a latent is a sum of
+ * at most 14 products in f32: off by at most 14 * 2^-24 * sum |x w|, the sum below 10 there: below
+ * 1e-5. Reconstructions add up as few, and all figures are means or ratios of them of size about 1.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/io.h"
+#include "common/json.h"
+#include "common/log.h"
+#include "tools/ccanalyze/verb.h"
+
+#define GOLDEN "tests/golden/analysis"
+#define MAX_ARGS 16
+
+static char folder[] = "/tmp/test_analysis_XXXXXX";
+static char output[64], dead[64];
+
+static const struct verb *const verbs[] = {&verb_norms, &verb_clusters, &verb_cosine,
+                                           &verb_freq,  &verb_eval,     &verb_top};
+
+/* Runs a verb as main() would, argv[0] its word. */
+static int run(int argc, char **argv)
+{
+    for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++) {
+        if (strcmp(strchr(verbs[i]->tool->name, ' ') + 1, argv[0]) != 0)
+            continue;
+        void *options = calloc(1, verbs[i]->options_size);
+        assert_non_null(options);
+        int status = opt_parse(verbs[i]->tool, options, argc, argv);
+        if (status == 0)
+            status = verbs[i]->run(options);
+        opt_free(verbs[i]->tool, options);
+        free(options);
+        return status;
+    }
+    fail_msg("no verb '%s'", argv[0]);
+    return 0;
+}
+
+/* ---- comparing */
+
+struct tolerance {
+    double relative, absolute;
+};
+
+static const struct tolerance digits = {1e-8, 1e-14}, single_precision = {1e-5, 1e-5};
+
+static bool near(double value, double expected, struct tolerance tolerance)
+{
+    return fabs(value - expected) <= tolerance.relative * fabs(expected) + tolerance.absolute;
+}
+
+static void compare_json(const json_t *value, const json_t *expected, struct tolerance tolerance)
+{
+    const char *key;
+    json_t *member;
+    assert_non_null(value);
+    switch (json_typeof(expected)) {
+    case JSON_OBJECT:
+        assert_true(json_is_object(value));
+        assert_int_equal(json_object_size(value), json_object_size(expected));
+        json_object_foreach((json_t *)expected, key, member)
+            compare_json(json_object_get(value, key), member, tolerance);
+        break;
+    case JSON_ARRAY:
+        assert_true(json_is_array(value));
+        assert_int_equal(json_array_size(value), json_array_size(expected));
+        for (size_t i = 0; i < json_array_size(expected); i++)
+            compare_json(json_array_get(value, i), json_array_get(expected, i), tolerance);
+        break;
+    case JSON_REAL:
+        assert_true(json_is_number(value));
+        if (!near(json_number_value(value), json_real_value(expected), tolerance))
+            fail_msg("%.12g is not %.12g", json_number_value(value), json_real_value(expected));
+        break;
+    default:
+        assert_true(json_equal(value, expected));
+    }
+}
+
+/* The next field of a line, up to `end`, which is cut off. */
+static char *cut(char **text, const char *end)
+{
+    char *field = *text;
+    size_t length = strcspn(field, end);
+    *text = field + length + (field[length] != '\0');
+    field[length] = '\0';
+    return field;
+}
+
+static void compare_field(const char *field, const json_t *expected, struct tolerance tolerance)
+{
+    char *end;
+    char count[32];
+    if (json_is_null(expected)) {
+        assert_string_equal(field, "");
+    } else if (json_is_string(expected)) {
+        assert_string_equal(field, json_string_value(expected));
+    } else if (json_is_integer(expected)) {
+        snprintf(count, sizeof count, "%lld", (long long)json_integer_value(expected));
+        assert_string_equal(field, count);
+    } else {
+        double value = strtod(field, &end);
+        assert_true(end != field && *end == '\0');
+        if (!near(value, json_real_value(expected), tolerance))
+            fail_msg("%s is not %.12g", field, json_real_value(expected));
+    }
+}
+
+static void compare_line(char *line, const json_t *expected, struct tolerance tolerance)
+{
+    size_t tabs = 0;
+    for (const char *at = line; *at != '\0'; at++)
+        tabs += *at == '\t';
+    assert_int_equal(tabs + 1, json_array_size(expected));
+    for (size_t i = 0; i < json_array_size(expected); i++)
+        compare_field(cut(&line, "\t"), json_array_get(expected, i), tolerance);
+}
+
+static void compare_table(char *text, const json_t *expected, struct tolerance tolerance)
+{
+    const json_t *rows = json_object_get(expected, "rows");
+    compare_line(cut(&text, "\n"), json_object_get(expected, "header"), tolerance);
+    for (size_t i = 0; i < json_array_size(rows); i++) {
+        assert_true(*text != '\0');
+        compare_line(cut(&text, "\n"), json_array_get(rows, i), tolerance);
+    }
+    assert_string_equal(text, "");
+}
+
+/* ---- running */
+
+/* CC, ROWS, MODEL and DEAD of an expected command line are files. */
+static const char *path_of(const char *word, const char *name, char path[128])
+{
+    static const char *const words[] = {"CC", "ROWS", "MODEL"};
+    static const char *const files[] = {"cc.safetensors", "rows", "model"};
+    if (strcmp(word, "DEAD") == 0)
+        return dead;
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (strcmp(word, words[i]) == 0) {
+            snprintf(path, 128, GOLDEN "/%s/%s", name, files[i]);
+            return path;
+        }
+    return word;
+}
+
+/* Runs one command, with `more` (or NULL) behind it; its output, which the caller frees. */
+static char *run_case(const json_t *args, const char *name, const char *more)
+{
+    char paths[MAX_ARGS][128];
+    char *argv[MAX_ARGS + 4];
+    int argc = 0;
+    size_t size;
+    char *text;
+    assert_true(json_array_size(args) <= MAX_ARGS);
+    for (size_t i = 0; i < json_array_size(args); i++, argc++)
+        argv[argc] = (char *)path_of(json_string_value(json_array_get(args, i)), name, paths[argc]);
+    argv[argc++] = (char *)"-o";
+    argv[argc++] = output;
+    if (more != NULL)
+        argv[argc++] = (char *)more;
+    argv[argc] = NULL;
+    assert_int_equal(run(argc, argv), 0);
+    assert_int_equal(io_read_file(&text, &size, output, 1u << 24), 0);
+    return text;
+}
+
+static void run_golden(const char *name, struct tolerance of_rows)
+{
+    char path[128];
+    json_t *cases, *value;
+    snprintf(path, sizeof path, GOLDEN "/%s/expected.json", name);
+    assert_int_equal(json_read_file(&cases, path, 1u << 24), 0);
+    assert_true(json_array_size(cases) >= 4);
+    for (size_t i = 0; i < json_array_size(cases); i++) {
+        const json_t *expected = json_array_get(cases, i),
+                     *args = json_object_get(expected, "args");
+        char *words = json_dumps(args, JSON_COMPACT);
+        print_message("# %s %s\n", name, words);
+        free(words);
+        bool rows = json_array_size(args) > 2 &&
+                    strcmp(json_string_value(json_array_get(args, 2)), "ROWS") == 0;
+        char *text = run_case(args, name, NULL);
+        compare_table(text, expected, rows ? of_rows : digits);
+        free(text);
+        text = run_case(args, name, "--json");
+        value = json_parse(text, strlen(text), output);
+        compare_json(value, json_object_get(expected, "json"), rows ? of_rows : digits);
+        json_decref(value);
+        free(text);
+    }
+    json_decref(cases);
+}
+
+static void two_sources_and_exact_latents(void **state)
+{
+    (void)state;
+    char cc[] = GOLDEN "/exact/cc.safetensors", rows[] = GOLDEN "/exact/rows";
+    char *freq[] = {(char *)"freq", cc, rows, (char *)"-o", dead, NULL};
+    assert_int_equal(run(5, freq), 0);
+    run_golden("exact", digits);
+}
+
+static void three_sources_of_unequal_widths(void **state)
+{
+    (void)state;
+    run_golden("uneven", single_precision);
+}
+
+static void one_source(void **state)
+{
+    (void)state;
+    run_golden("single", single_precision);
+}
+
+static int make_folder(void **state)
+{
+    (void)state;
+    log_init("test_analysis", LOG_ERROR);
+    /* The tool finds its backends beside itself; this program lies elsewhere. */
+    const char *backends = getenv("BIN");
+    if (setenv("CCPIPE_BACKENDS", backends != NULL ? backends : "bin", 0) != 0 ||
+        mkdtemp(folder) == NULL)
+        return -1;
+    snprintf(output, sizeof output, "%s/out", folder);
+    snprintf(dead, sizeof dead, "%s/dead.tsv", folder);
+    return 0;
+}
+
+static int remove_folder(void **state)
+{
+    (void)state;
+    unlink(output);
+    unlink(dead);
+    return rmdir(folder);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(two_sources_and_exact_latents),
+        cmocka_unit_test(three_sources_of_unequal_widths),
+        cmocka_unit_test(one_source),
+    };
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}
