@@ -1,15 +1,14 @@
 /* evaluate.h - how well a crosscoder reconstructs rows, in all and per source.
  *
  * For row i, e = x − x̂:
- *     l2   mean_i ‖e‖²                    l1   mean_i Σ_j f_j Σ_s n_j^s        l0   mean_i #{f_j ≠ 0}
- *     loss l2 + λ l1
- *     explained variance   mean_i (1 − ‖e‖² / ‖x − x̄‖²), x̄ the mean of the row's batch
- *     fve                  1 − Σ_i ‖e‖² / Σ_i ‖x − x̄‖², x̄ the mean of all rows
- *     fve_centered         mean over batches of 1 − Σ_i ‖e − ē‖² / Σ_i ‖x − x̄‖², means of the batch
- * Batches are consecutive rows. A short last one has its own mean and counts by its rows. A row that
- * equals the mean of its batch (as does the row of a batch of one) has nothing to explain and is left out
- * of the explained variance, a batch of such rows out of fve_centered. All sums are f64 over the
- * rows as they were stored.
+ *     l2   mean_i ‖e‖²                    l1   mean_i Σ_j f_j Σ_s n_j^s        l0   mean_i #{f_j ≠
+ * 0} loss l2 + λ l1 explained variance   mean_i (1 − ‖e‖² / ‖x − x̄‖²), x̄ the mean of the row's
+ * batch fve                  1 − Σ_i ‖e‖² / Σ_i ‖x − x̄‖², x̄ the mean of all rows fve_centered mean
+ * over batches of 1 − Σ_i ‖e − ē‖² / Σ_i ‖x − x̄‖², means of the batch Batches are consecutive rows.
+ * A short last one has its own mean and counts by its rows. A row that equals the mean of its batch
+ * (as does the row of a batch of one) has nothing to explain and is left out of the explained
+ * variance, a batch of such rows out of fve_centered. All sums are f64 over the rows as they were
+ * stored.
  */
 #ifndef CCANALYZE_EVALUATE_H
 #define CCANALYZE_EVALUATE_H
@@ -32,8 +31,8 @@ struct evaluate;
 
 /* batch: rows of a batch. lambda: NaN where it is not known; then so is the loss. cc and norms must
  * outlive it. */
-int evaluate_open(struct evaluate **evaluate, const struct crosscoder *cc, const struct norms *norms,
-                  uint64_t batch, double lambda) MUST_CHECK;
+int evaluate_open(struct evaluate **evaluate, const struct crosscoder *cc,
+                  const struct norms *norms, uint64_t batch, double lambda) MUST_CHECK;
 void evaluate_free(struct evaluate *evaluate);
 
 /* The block must have xhat. */

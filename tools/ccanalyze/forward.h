@@ -3,7 +3,8 @@
  *     f = relu(x W_enc + b_enc)        x̂ = f W_dec + b_dec
  *
  * in the compute type asked for; what comes back is f32 in host memory. One product has one shape
- * for all calls: a short block is filled up with zeros, and a row's result depends on that row alone.
+ * for all calls: a short block is filled up with zeros, and a row's result depends on that row
+ * alone.
  */
 #ifndef CCANALYZE_FORWARD_H
 #define CCANALYZE_FORWARD_H

@@ -1,4 +1,5 @@
-/* freq_table.h - reads back what `ccanalyze freq` printed, for the verbs that leave dead latents out. */
+/* freq_table.h - reads back what `ccanalyze freq` printed, for the verbs that leave dead latents
+ * out. */
 #ifndef CCANALYZE_FREQ_TABLE_H
 #define CCANALYZE_FREQ_TABLE_H
 
@@ -12,8 +13,8 @@
  * line is ERR_DATA. *dead_count of them are dead. */
 int freq_table_read(const char *path, uint8_t *dead, size_t latents, size_t *dead_count) MUST_CHECK;
 
-/* The same from text in memory, which is cut up; text[size] is 0, and there is no other 0 in it (ERR_DATA).
- * `name` is for messages. */
+/* The same from text in memory, which is cut up; text[size] is 0, and there is no other 0 in it
+ * (ERR_DATA). `name` is for messages. */
 int freq_table_parse(char *text, size_t size, const char *name, uint8_t *dead, size_t latents,
                      size_t *dead_count) MUST_CHECK;
 

@@ -18,16 +18,16 @@
 
 struct norms {
     size_t source_count, latents; /* S, F */
-    char **labels;         /* (S) the model's name; the source's whole name where models repeat;
-                              "source0" ... where these repeat, too */
-    double *decoder;       /* (F, S) */
-    double *encoder;       /* (F, S) */
-    double *code_weight;   /* (F) Σ_s n^s: the L1 weight, and the scale of comparable activations */
-    double *delta;         /* (F, S) ½((2 n_s − Σn) / max(n_s, Σn − n_s) + 1), the form for any S */
-    bool paired;           /* two sources are compared; else what follows is empty */
-    size_t a, b;           /* which ones */
-    double *relative;      /* (F) R */
-    double *pair_delta;    /* (F) Δ */
+    char **labels;       /* (S) the model's name; the source's whole name where models repeat;
+                            "source0" ... where these repeat, too */
+    double *decoder;     /* (F, S) */
+    double *encoder;     /* (F, S) */
+    double *code_weight; /* (F) Σ_s n^s: the L1 weight, and the scale of comparable activations */
+    double *delta; /* (F, S) ½((2 n_s − Σn) / max(n_s, Σn − n_s) + 1), the form for any S */
+    bool paired;   /* two sources are compared; else what follows is empty */
+    size_t a, b;   /* which ones */
+    double *relative;                        /* (F) R */
+    double *pair_delta;                      /* (F) Δ */
     double *decoder_cosine, *encoder_cosine; /* (F) between a and b */
 };
 
@@ -44,8 +44,8 @@ int norms_require_pair(const struct norms *norms, const char *what) MUST_CHECK;
 
 enum norms_class { NORMS_A_ONLY, NORMS_SHARED, NORMS_B_ONLY, NORMS_OTHER, NORMS_CLASS_COUNT };
 
-/* The class of a latent: by R < 0.1, 0.3 < R < 0.7, R > 0.9, and by Δ < 0.1, 0.4 < Δ < 0.6, Δ > 0.9.
- * All strict; NaN is OTHER. */
+/* The class of a latent: by R < 0.1, 0.3 < R < 0.7, R > 0.9, and by Δ < 0.1, 0.4 < Δ < 0.6, Δ >
+ * 0.9. All strict; NaN is OTHER. */
 enum norms_class norms_class_by_relative(double relative);
 enum norms_class norms_class_by_delta(double delta);
 

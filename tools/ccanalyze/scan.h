@@ -1,8 +1,8 @@
 /* scan.h - one pass over a stream of rows through a crosscoder, in blocks.
  *
  * The reader, the check that stream and checkpoint belong together, the device and the progress
- * line, in one place; what is made of the blocks is the caller's affair (stats.h, evaluate.h, top.h),
- * and several of these may share one pass:
+ * line, in one place; what is made of the blocks is the caller's affair (stats.h, evaluate.h,
+ * top.h), and several of these may share one pass:
  *
  *     while ((status = scan_next(scan, &block)) == 1)
  *         if ((status = stats_add(&stats, &block)) != 0) ...
@@ -33,8 +33,8 @@ struct scan_setup {
 
 /* Some rows with their latents, valid until the next call. */
 struct scan_block {
-    uint64_t first_row; /* place of the first one in the input, from 0 */
-    size_t rows;        /* at least 1 */
+    uint64_t first_row;            /* place of the first one in the input, from 0 */
+    size_t rows;                   /* at least 1 */
     const struct stream_tag *tags; /* (rows) */
     const float *x;                /* (rows, D) scaled as in the stream */
     const float *f;                /* (rows, F) */

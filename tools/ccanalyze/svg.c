@@ -72,31 +72,45 @@ static void svg_bars(FILE *out, const struct svg_histogram *spec, uint64_t most)
     fputs("\"/>\n", out);
 }
 
-/* The smallest of 1, 2, 5, 10, 20, ... that leaves few ticks above 0. */
-static uint64_t svg_tick_step(uint64_t most)
+/* What follows in 1, 2, 5, 10, 20, 50, ...; 0 behind the last that can be counted. */
+static uint64_t svg_next_round(uint64_t number)
 {
-    uint64_t step = 1;
-    for (unsigned i = 0; most / step > SVG_MAX_TICKS; i++)
-        step = i % 3 == 1 ? step / 2 * 5 : step * 2;
-    return step;
+    uint64_t digit = number;
+    while (digit >= 10)
+        digit /= 10;
+    if (number > UINT64_MAX / 5 * 2)
+        return 0;
+    return digit == 2 ? number / 2 * 5 : number * 2;
 }
 
-static void svg_y_ticks(FILE *out, const struct svg_histogram *spec, uint64_t most)
+static void svg_y_tick(FILE *out, const struct svg_histogram *spec, uint64_t tick, uint64_t most)
 {
-    double height = HEIGHT - TOP - BOTTOM, base = HEIGHT - BOTTOM;
-    uint64_t step = svg_tick_step(most);
-    for (uint64_t tick = spec->log_y ? 1 : 0; tick <= most;) {
-        char label[24];
-        double y = base - height * svg_height(spec, tick, most);
-        snprintf(label, sizeof label, "%" PRIu64, tick);
-        if (tick > 0)
-            fprintf(out, "<path class=\"grid\" d=\"M%d %.1fH%d\"/>\n", LEFT, y, WIDTH - RIGHT);
-        fprintf(out, "<path class=\"axis\" d=\"M%d %.1fh-5\"/>\n", LEFT, y);
-        svg_text(out, LEFT - 8, y + 5, "end", label);
-        if (tick > UINT64_MAX / 10 - step)
-            break;
-        tick = spec->log_y ? tick * 10 : tick + step;
-    }
+    char label[24];
+    double y = HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * svg_height(spec, tick, most);
+    snprintf(label, sizeof label, "%" PRIu64, tick);
+    if (tick > 0)
+        fprintf(out, "<path class=\"grid\" d=\"M%d %.1fH%d\"/>\n", LEFT, y, WIDTH - RIGHT);
+    fprintf(out, "<path class=\"axis\" d=\"M%d %.1fh-5\"/>\n", LEFT, y);
+    svg_text(out, LEFT - 8, y + 5, "end", label);
+}
+
+/* Linear: at most SVG_MAX_TICKS steps of a round number. */
+static void svg_linear_ticks(FILE *out, const struct svg_histogram *spec, uint64_t most)
+{
+    uint64_t step = 1;
+    while (most / step > SVG_MAX_TICKS)
+        step = svg_next_round(step);
+    for (uint64_t i = 0; i <= most / step; i++)
+        svg_y_tick(out, spec, i * step, most);
+}
+
+/* Logarithmic: powers of ten, and 2 and 5 between them where these are few. */
+static void svg_log_ticks(FILE *out, const struct svg_histogram *spec, uint64_t most)
+{
+    uint64_t tick = 1;
+    for (unsigned i = 0; tick != 0 && tick <= most; i++, tick = svg_next_round(tick))
+        if (i % 3 == 0 || most < 100)
+            svg_y_tick(out, spec, tick, most);
 }
 
 static void svg_x_ticks(FILE *out, const struct svg_histogram *spec)
@@ -132,7 +146,10 @@ int svg_histogram(FILE *out, const struct svg_histogram *spec)
     svg_characters(out, spec->title != NULL ? spec->title : spec->x_label);
     fprintf(out, "</title>\n%s<rect class=\"paper\" width=\"%d\" height=\"%d\"/>\n", svg_style,
             WIDTH, HEIGHT);
-    svg_y_ticks(out, spec, most);
+    if (spec->log_y)
+        svg_log_ticks(out, spec, most);
+    else
+        svg_linear_ticks(out, spec, most);
     svg_bars(out, spec, most);
     fprintf(out, "<path class=\"axis\" d=\"M%d %dV%dH%d\"/>\n", LEFT, TOP, HEIGHT - BOTTOM,
             WIDTH - RIGHT);

@@ -30,7 +30,8 @@ int svg_histogram(FILE *out, const struct svg_histogram *spec) MUST_CHECK;
 /* The same into a file of its own. */
 int svg_histogram_file(const char *path, const struct svg_histogram *spec) MUST_CHECK;
 
-/* Adds a value to counts of `bins` bins of [min, max]; max is in the last bin, what lies outside is left out. */
+/* Adds a value to counts of `bins` bins of [min, max]; max is in the last bin, what lies outside is
+ * left out. */
 void svg_count(uint64_t *counts, size_t bins, double min, double max, double value);
 
 #endif

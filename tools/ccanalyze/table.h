@@ -23,15 +23,16 @@ struct table_form {
     bool json;
 };
 
-/* Opens the output, so that one that cannot be written is met before the work is done, and writes the
- * header line. `list` is the key of the rows in JSON; NULL where the JSON form is no list: it is then
- * what table_end() is given, alone. The columns' names are borrowed until table_free(). */
+/* Opens the output, so that one that cannot be written is met before the work is done, and writes
+ * the header line. `list` is the key of the rows in JSON; NULL where the JSON form is no list: it
+ * is then what table_end() is given, alone. The columns' names are borrowed until table_free(). */
 int table_open(struct table **table, const struct table_form *form, const char *list,
                const char *const *columns, size_t column_count) MUST_CHECK;
 
-/* The next value of the row, one call per column. A real that is not finite is a missing value. Text
- * is UTF-8; in TSV tab, newline, carriage return and backslash are written \t, \n, \r and \\, other
- * control characters \x1b and alike, so that a line is a row and no terminal is played tricks. */
+/* The next value of the row, one call per column. A real that is not finite is a missing value.
+ * Text is UTF-8; in TSV tab, newline, carriage return and backslash are written \t, \n, \r and \\,
+ * other control characters \x1b and alike, so that a line is a row and no terminal is played
+ * tricks. */
 void table_count(struct table *table, uint64_t value);
 void table_real(struct table *table, double value);
 void table_text(struct table *table, const char *value);

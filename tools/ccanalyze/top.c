@@ -153,6 +153,9 @@ int top_check_begin(const struct begin *begin)
  * has been left shows that rows were shuffled. */
 static int top_check_return(struct top *top, const struct stream_tag *tag)
 {
+    if (tag->sequence > INT64_MAX)
+        return log_fail(ERR_DATA, "sequence %" PRIu64 ": numbers above 2^63 - 1 are not supported",
+                        tag->sequence);
     const uint64_t *first = seen_find(&top->sequences, tag->sequence);
     if (first == NULL)
         return seen_add(&top->sequences, tag->sequence, tag->position);

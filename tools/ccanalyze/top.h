@@ -1,10 +1,10 @@
 /* top.h - the rows that a latent answers to most, with the tokens around them.
  *
- * A sequence's value for a latent is its largest activation in it; each latent keeps the n sequences
- * with the largest values (exactly: a heap, no sample), ties to the sequence that came first.
- * Sequences with the same tokens are taken once; sequences of one row, which packed arrays are made
- * of, are never taken for repeats. Context is what rows carry: positions that gave no row (BOS) are
- * not in it.
+ * A sequence's value for a latent is its largest activation in it; each latent keeps the n
+ * sequences with the largest values (exactly: a heap, no sample), ties to the sequence that came
+ * first. Sequences with the same tokens are taken once; sequences of one row, which packed arrays
+ * are made of, are never taken for repeats. Context is what rows carry: positions that gave no row
+ * (BOS) are not in it.
  *
  * Rows must come in sequence order, the rows of a sequence together and with rising positions. A
  * stream that was shuffled is refused.
@@ -48,7 +48,8 @@ void top_free(struct top *top);
 /* ERR_USAGE (logged) where BEGIN or one before it says that the stream was shuffled. */
 int top_check_begin(const struct begin *begin) MUST_CHECK;
 
-/* ERR_USAGE (logged) where the rows are not in sequence order. */
+/* ERR_USAGE (logged) where the rows are not in sequence order or a sequence is too long, ERR_DATA
+ * where its number does not fit into JSON. */
 int top_add(struct top *top, const struct scan_block *block) MUST_CHECK;
 
 /* After the last block: takes the last sequence, and sorts. */

@@ -1,4 +1,5 @@
-/* verb.h - the verbs of ccanalyze: each is an option table, the size of its options, and a function.
+/* verb.h - the verbs of ccanalyze: each is an option table, the size of its options, and a
+ * function.
  *
  * main.c finds the verb by its word, parses, and runs it; so a verb sees its options alone and
  * returns 0 or a code of err.h.
@@ -30,9 +31,9 @@ extern const struct verb verb_info, verb_verify, verb_salvage, verb_pack, verb_d
 /* ---- parts that verbs share */
 
 /* Of verbs that print a table; `S` has a member `struct table_form form`. */
-#define VERB_TABLE_OPTIONS(S)                                                                      \
-    OPT_STRING("output", 'o', S, form.output, "FILE", NULL, 0,                                     \
-               "write to FILE, not standard output"),                                              \
+#define VERB_TABLE_OPTIONS(S)                                  \
+    OPT_STRING("output", 'o', S, form.output, "FILE", NULL, 0, \
+               "write to FILE, not standard output"),          \
         OPT_FLAG("json", 0, S, form.json, 0, "JSON instead of tab-separated values")
 
 /* Of verbs that compute latents of rows. */
@@ -41,11 +42,10 @@ struct verb_compute {
     int dtype;
 };
 /* The words of --dtype are in the order of enum dtype. */
-#define VERB_COMPUTE_OPTIONS(S)                                                                   \
-    OPT_STRING("device", 0, S, compute.device, "auto|cpu|cuda[:N]", "auto", 0,                    \
-               "where to compute"),                                                               \
-        OPT_CHOICE("dtype", 0, S, compute.dtype, "f32|bf16", "f32", 0,                            \
-                   "what to compute in")
+#define VERB_COMPUTE_OPTIONS(S)                                                \
+    OPT_STRING("device", 0, S, compute.device, "auto|cpu|cuda[:N]", "auto", 0, \
+               "where to compute"),                                            \
+        OPT_CHOICE("dtype", 0, S, compute.dtype, "f32|bf16", "f32", 0, "what to compute in")
 
 #define VERB_MOST 9007199254740992.0 /* counts are exact in doubles and in JSON up to 2^53 */
 
@@ -55,8 +55,9 @@ struct verb_compute {
 int verb_read(struct crosscoder *cc, const struct opt_common *common, bool rows,
               bool weights) MUST_CHECK;
 
-/* The run of a verb that needs the weights alone: reads the checkpoint, answers --plan, computes the
- * norms with `pair`, and hands them with the options, which begin with struct opt_common, to `work`. */
+/* The run of a verb that needs the weights alone: reads the checkpoint, answers --plan, computes
+ * the norms with `pair`, and hands them with the options, which begin with struct opt_common, to
+ * `work`. */
 int verb_run_norms(const void *options, const char *pair,
                    int (*work)(const void *options, const struct norms *norms)) MUST_CHECK;
 

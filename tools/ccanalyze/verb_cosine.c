@@ -39,7 +39,7 @@ enum { COSINE_BINS = 100 };
 static int cosine_draw(const char *path, const struct norms *norms)
 {
     static const struct svg_tick ticks[] = {
-        {-1, "-1"}, {-0.5, "-0.5"}, {0, "0"}, {0.5, "0.5"}, {1, "1"}};
+        {-1, "\u22121"}, {-0.5, "\u22120.5"}, {0, "0"}, {0.5, "0.5"}, {1, "1"}};
     uint64_t counts[COSINE_BINS] = {0};
     for (size_t j = 0; j < norms->latents; j++)
         if (norms_class_by_relative(norms->relative[j]) == NORMS_SHARED)

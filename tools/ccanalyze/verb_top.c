@@ -109,6 +109,8 @@ static int top_keep_within(const struct top_options *options, const struct norms
         if (!outside)
             chosen[kept++] = chosen[i];
     }
+    if (status == 0 && kept == 0)
+        log_note("no latent has a relative norm within the bounds");
     *count = kept;
     return status;
 }
