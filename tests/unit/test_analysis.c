@@ -22,13 +22,15 @@
 #include "common/io.h"
 #include "common/json.h"
 #include "common/log.h"
+#include "common/stream.h"
+#include "common/tokenizer.h"
 #include "tools/ccanalyze/verb.h"
 
 #define GOLDEN "tests/golden/analysis"
 #define MAX_ARGS 16
 
 static char folder[] = "/tmp/test_analysis_XXXXXX";
-static char output[64], dead[64];
+static char output[64], dead[64], weights[64], rows_path[64];
 
 static const struct verb *const verbs[] = {&verb_norms, &verb_clusters, &verb_cosine,
                                            &verb_freq,  &verb_eval,     &verb_top};
@@ -229,6 +231,98 @@ static void one_source(void **state)
     run_golden("single", single_precision);
 }
 
+/* ---- what must be refused; a crosscoder of one source of two columns, and rows for it */
+
+static void write_crosscoder(float weight, const char *activation)
+{
+    struct crosscoder cc;
+    struct crosscoder_source source = {(char *)"a.x", 2, 1};
+    unlink(weights);
+    assert_int_equal(crosscoder_init(&cc, &source, 1, 3), 0);
+    for (size_t i = 0; i < 6; i++)
+        cc.w_enc[i] = cc.w_dec[i] = weight;
+    assert_int_equal(crosscoder_set(&cc, "activation", activation), 0);
+    assert_int_equal(crosscoder_write(&cc, weights), 0);
+    crosscoder_free(&cc);
+}
+
+/* Three rows of 1, 2. */
+static void write_rows(const char *tokenizer_hash)
+{
+    struct begin begin;
+    struct stream_writer *writer;
+    uint8_t tag[STREAM_TAG_BYTES];
+    static const float row[2] = {1, 2};
+    assert_int_equal(begin_init(&begin, BEGIN_ACTIVATIONS, "test"), 0);
+    assert_int_equal(begin_add_source(&begin, "a.x", "a", "x", "", 2, 1), 0);
+    begin.dtype = DTYPE_F32;
+    free(begin.tokenizer_hash);
+    begin.tokenizer_hash = strdup(tokenizer_hash);
+    assert_int_equal(stream_writer_open(&writer, rows_path, STREAM_CODEC_NONE, 1), 0);
+    assert_int_equal(stream_writer_begin(writer, &begin), 0);
+    for (uint32_t i = 0; i < 3; i++) {
+        stream_tag_put(tag, (struct stream_tag){0, i, i});
+        assert_int_equal(stream_writer_rows(writer, tag, (const uint8_t *)row, 1), 0);
+    }
+    assert_int_equal(stream_writer_end(writer, NULL), 0);
+    stream_writer_free(writer);
+    begin_free(&begin);
+}
+
+static int run_words(const char *verb, const char *option, const char *value)
+{
+    char *argv[] = {(char *)verb, weights,        rows_path,     (char *)"-o", output,
+                    (char *)"-q", (char *)option, (char *)value, NULL};
+    return run(option == NULL ? 6 : 8, argv);
+}
+
+static void latents_that_are_not_finite_are_an_error(void **state)
+{
+    (void)state;
+    write_rows("");
+    write_crosscoder(3e38f, "relu");
+    assert_int_equal(run_words("freq", NULL, NULL), ERR_DATA);
+    assert_int_equal(run_words("top", NULL, NULL), ERR_DATA);
+    write_crosscoder(1e20f, "relu"); /* f is finite, its reconstruction is not */
+    assert_int_equal(run_words("freq", NULL, NULL), 0);
+    assert_int_equal(run_words("eval", "--l1", "1"), ERR_DATA);
+    write_crosscoder(1, "relu");
+    assert_int_equal(run_words("eval", "--l1", "1"), 0);
+}
+
+static void latents_of_another_activation_are_refused(void **state)
+{
+    (void)state;
+    write_rows("");
+    write_crosscoder(1, "topk");
+    assert_int_equal(run_words("freq", NULL, NULL), ERR_USAGE);
+    assert_int_equal(run_words("eval", NULL, NULL), ERR_USAGE);
+    assert_int_equal(run_words("top", NULL, NULL), ERR_USAGE);
+    char *norms[] = {(char *)"norms", weights, (char *)"-o", output, NULL};
+    assert_int_equal(run(4, norms), 0); /* the weights are what they are */
+}
+
+static void pieces_of_another_tokenizer_are_refused(void **state)
+{
+    (void)state;
+    static const char model[] = GOLDEN "/exact/model";
+    struct tokenizer *tokenizer;
+    char hash[33];
+    assert_int_equal(tokenizer_open_folder(&tokenizer, model), 0);
+    tokenizer_hash(tokenizer, hash);
+    tokenizer_free(tokenizer);
+    write_crosscoder(1, "relu");
+    write_rows(hash);
+    assert_int_equal(run_words("top", "--model", model), 0);
+    write_rows("");
+    assert_int_equal(run_words("top", "--model", model), 0);
+    hash[0] = hash[0] == '0' ? '1' : '0';
+    write_rows(hash);
+    assert_int_equal(run_words("top", "--model", model), ERR_USAGE);
+    assert_int_equal(run_words("top", NULL, NULL), 0);
+    assert_int_equal(run_words("top", "--model", GOLDEN), ERR_USAGE);
+}
+
 static int make_folder(void **state)
 {
     (void)state;
@@ -240,6 +334,8 @@ static int make_folder(void **state)
         return -1;
     snprintf(output, sizeof output, "%s/out", folder);
     snprintf(dead, sizeof dead, "%s/dead.tsv", folder);
+    snprintf(weights, sizeof weights, "%s/cc.safetensors", folder);
+    snprintf(rows_path, sizeof rows_path, "%s/rows", folder);
     return 0;
 }
 
@@ -248,6 +344,8 @@ static int remove_folder(void **state)
     (void)state;
     unlink(output);
     unlink(dead);
+    unlink(weights);
+    unlink(rows_path);
     return rmdir(folder);
 }
 
@@ -257,6 +355,9 @@ int main(void)
         cmocka_unit_test(two_sources_and_exact_latents),
         cmocka_unit_test(three_sources_of_unequal_widths),
         cmocka_unit_test(one_source),
+        cmocka_unit_test(latents_that_are_not_finite_are_an_error),
+        cmocka_unit_test(latents_of_another_activation_are_refused),
+        cmocka_unit_test(pieces_of_another_tokenizer_are_refused),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -141,7 +141,8 @@ static int scan_check(const struct scan *scan, const struct scan_block *block)
         if (!scan_is_finite(block->f + i * latents, latents) ||
             (block->xhat != NULL && !scan_is_finite(block->xhat + i * width, width)))
             return log_fail(ERR_DATA,
-                            "row %" PRIu64 ": its latents are not finite; the weights of '%s' or "
+                            "row %" PRIu64
+                            ": what comes of it is not finite; the weights of '%s' or "
                             "the row are too large",
                             block->first_row + i, scan->cc->path);
     return 0;
