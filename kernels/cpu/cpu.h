@@ -27,6 +27,7 @@ struct kernels_device {
     dnnl_engine_t engine;
     unsigned threads;
     enum dtype type;  /* T */
+    bool avx512;      /* oneDNN may use AVX-512 */
     bool native_bf16; /* the processor multiplies bf16 */
     char description[200];
 };
@@ -59,6 +60,10 @@ void cpu_gemm_pack(struct kernels_queue *queue, struct kernels_gemm *gemm, void 
                    const void *d_b);
 void cpu_gemm(struct kernels_queue *queue, struct kernels_gemm *gemm, void *d_c, const void *d_a,
               const void *d_b, const float *d_bias);
+
+/* cpu_gemm() by blocks of rows; a packed d_b is f32, in the order in which B is stored. */
+void gemm_rows(struct kernels_queue *queue, const struct kernels_gemm_shape *shape, int threads,
+               void *d_c, const void *d_a, const void *d_b, const float *d_bias);
 
 void cpu_cast(struct kernels_queue *queue, void *d_to, enum dtype to, const void *d_from,
               enum dtype from, size_t n);

@@ -66,8 +66,10 @@ static int cpu_open(struct kernels_device **opened, unsigned index, unsigned thr
     if (device_isa != dnnl_cpu_isa_all)
         (void)dnnl_set_max_cpu_isa(device_isa);
     unsigned isa = (unsigned)dnnl_get_effective_cpu_isa();
-    device->native_bf16 = device_isa == dnnl_cpu_isa_all &&
-                          (isa & dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16;
+    bool all = device_isa == dnnl_cpu_isa_all;
+    device->avx512 = all && (isa & dnnl_cpu_isa_avx512_core) == dnnl_cpu_isa_avx512_core;
+    device->native_bf16 =
+        all && (isa & dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16;
     dnnl_status_t status = dnnl_engine_create(&device->engine, dnnl_cpu, 0);
     if (status != dnnl_success) {
         free(device);

@@ -1,44 +1,31 @@
 /* gemm.c - matrix products by oneDNN.
  *
  * A plan is made once for a shape: oneDNN chooses and generates its kernel then, and a product only
- * sets addresses and runs it. All workspaces are allocated with the plan.
- *
- * Two ways to multiply:
- *   direct    f32, and bf16 on processors that multiply bf16 (AMX, AVX512_BF16): oneDNN reads A and
- * B and writes C as they are stored, with f32 sums. widened   bf16 elsewhere, where oneDNN would
- * emulate the instructions, slowly: bf16 is then the form of storage only. B is converted while it
- * is packed, A goes through an f32 workspace, and so does a C that is asked for in bf16.
+ * sets addresses and runs it. This direct way reads A and B and writes C as they are stored, with
+ * f32 sums. It is taken for f32 with AVX-512 and for bf16 on processors that multiply bf16 (AMX,
+ * AVX512_BF16); everything else goes by blocks of rows (gemm_rows.c).
  *
  * Packing. oneDNN multiplies faster by a B in a layout of its own choice; gemm_pack() makes that
- * once for weights that stay. The widened way packs a plain B into a workspace at each product.
+ * once for weights that stay. By rows, B is packed by widening it to f32.
  *
  * A row of C must depend on its row of A alone, not on its place among the m rows. oneDNN promises
- * nothing of the kind, but its kernels add over k in one order for all rows of a call unless k is
- * split between threads or the last rows take another kernel; the parity tests permute rows at many
- * shapes. The widened way runs in blocks of a fixed number of rows, to bound the workspace; the
- * last block overlaps the one before, so that all rows pass through the same kernel.
+ * nothing of the kind, but the kernels of the direct way add over k in one order for all rows of a
+ * call; the parity tests permute rows at many shapes.
  */
 #include "kernels/cpu/cpu.h"
 
 #include <stdlib.h>
 
-enum {
-    WORKSPACE_LIMIT = 48 << 20, /* bytes of f32 rows of A and C, widened */
-    ROW_STEP = 64,              /* blocks are multiples of this */
-};
-
 struct kernels_gemm {
     struct kernels_device *device;
     struct kernels_gemm_shape shape;
-    bool widened;
-    bool repack;        /* B is plain and is packed into b_work each time */
-    int64_t block_rows; /* rows of one call of oneDNN */
+    bool direct; /* else by rows, and what follows the bytes is NULL */
     int threads;
-    size_t packed_bytes;
+    size_t packed_bytes; /* 0: B is not packed */
     dnnl_primitive_t product, reorder;
     dnnl_memory_t a, b, bias, c, scratch;    /* arguments of product */
     dnnl_memory_t from, to, reorder_scratch; /* arguments of reorder */
-    void *a_work, *b_work, *c_work, *scratch_work, *reorder_work;
+    void *scratch_work, *reorder_work;
 };
 
 static dnnl_data_type_t dnnl_type(enum dtype type)
@@ -91,28 +78,24 @@ static dnnl_status_t create_attributes(dnnl_primitive_attr_t *attributes, bool r
     return status;
 }
 
-/* The primitive of `block_rows` rows and its arguments. *packed: the layout that it wants of B. */
+/* The primitive and its arguments. *packed: the layout that it wants of B. */
 static int create_product(struct kernels_gemm *gemm, dnnl_memory_desc_t *packed)
 {
     const struct kernels_gemm_shape *shape = &gemm->shape;
-    enum dtype in = gemm->widened ? DTYPE_F32 : shape->a;
-    enum dtype out = gemm->widened ? DTYPE_F32 : shape->c;
-    bool any = shape->packed_b || gemm->repack;
-    /* A block of a transposed A is gathered into its own matrix, else it is a part of the whole. */
-    int64_t rows = gemm->block_rows;
     dnnl_dims_t b_sizes = {shape->k, shape->n}, bias_sizes = {1, shape->n};
     dnnl_memory_desc_t a, b, bias, c;
     dnnl_matmul_desc_t matmul;
     dnnl_primitive_attr_t attributes = NULL;
     dnnl_primitive_desc_t description = NULL;
 
-    dnnl_status_t status = describe_matrix(&a, rows, shape->k, in, shape->trans_a);
+    dnnl_status_t status = describe_matrix(&a, shape->m, shape->k, shape->a, shape->trans_a);
     if (status == dnnl_success)
-        status =
-            any ? dnnl_memory_desc_init_by_tag(&b, 2, b_sizes, dnnl_type(in), dnnl_format_tag_any)
-                : describe_matrix(&b, shape->k, shape->n, in, shape->trans_b);
+        status = shape->packed_b
+                     ? dnnl_memory_desc_init_by_tag(&b, 2, b_sizes, dnnl_type(shape->b),
+                                                    dnnl_format_tag_any)
+                     : describe_matrix(&b, shape->k, shape->n, shape->b, shape->trans_b);
     if (status == dnnl_success)
-        status = describe_matrix(&c, rows, shape->n, out, false);
+        status = describe_matrix(&c, shape->m, shape->n, shape->c, false);
     if (status == dnnl_success)
         status = dnnl_memory_desc_init_by_tag(&bias, 2, bias_sizes, dnnl_f32, dnnl_ab);
     if (status == dnnl_success)
@@ -179,31 +162,6 @@ static int create_reorder(struct kernels_gemm *gemm, const dnnl_memory_desc_t *p
     return code;
 }
 
-/* Widened: the most rows whose f32 copies of A, and of a bf16 C, stay within the limit. */
-static int64_t choose_block_rows(const struct kernels_gemm_shape *shape)
-{
-    int64_t row = 4 * (shape->k + (shape->c == DTYPE_F32 ? 0 : shape->n));
-    int64_t rows = WORKSPACE_LIMIT / row / ROW_STEP * ROW_STEP;
-    if (rows < ROW_STEP)
-        rows = ROW_STEP;
-    return rows < shape->m ? rows : shape->m;
-}
-
-static int create_workspaces(struct kernels_gemm *gemm)
-{
-    const struct kernels_gemm_shape *shape = &gemm->shape;
-    int code = 0;
-    if (gemm->widened)
-        code =
-            cpu_alloc(gemm->device, &gemm->a_work, 4 * (size_t)gemm->block_rows * (size_t)shape->k);
-    if (code == 0 && gemm->widened && shape->c != DTYPE_F32)
-        code =
-            cpu_alloc(gemm->device, &gemm->c_work, 4 * (size_t)gemm->block_rows * (size_t)shape->n);
-    if (code == 0 && gemm->repack)
-        code = cpu_alloc(gemm->device, &gemm->b_work, gemm->packed_bytes);
-    return code;
-}
-
 int cpu_gemm_create(struct kernels_device *device, struct kernels_gemm **created,
                     const struct kernels_gemm_shape *shape)
 {
@@ -213,20 +171,21 @@ int cpu_gemm_create(struct kernels_device *device, struct kernels_gemm **created
         return device_fail(device, ERR_MEMORY, "not enough memory for a product");
     gemm->device = device;
     gemm->shape = *shape;
-    gemm->widened = shape->a == DTYPE_BF16 && !device->native_bf16;
-    assert(gemm->widened || shape->a == DTYPE_BF16 || shape->c == DTYPE_F32);
-    gemm->repack = gemm->widened && !shape->packed_b;
-    gemm->block_rows = gemm->widened ? choose_block_rows(shape) : shape->m;
+    gemm->direct = shape->a == DTYPE_F32 ? device->avx512 : device->native_bf16;
+    assert(shape->a == DTYPE_BF16 || shape->c == DTYPE_F32);
     /* About 10 us of one core: less is not worth waking others for. */
     double operations = 2.0 * (double)shape->m * (double)shape->n * (double)shape->k;
     gemm->threads = operations < 1e6 ? 1 : (int)device->threads;
-    omp_set_num_threads(gemm->threads);
-    dnnl_memory_desc_t packed;
-    int code = create_product(gemm, &packed);
-    if (code == 0 && (shape->packed_b || gemm->repack))
-        code = create_reorder(gemm, &packed);
-    if (code == 0)
-        code = create_workspaces(gemm);
+    if (shape->packed_b && !gemm->direct)
+        gemm->packed_bytes = (size_t)(shape->k * shape->n) * sizeof(float);
+    int code = 0;
+    if (gemm->direct) {
+        omp_set_num_threads(gemm->threads);
+        dnnl_memory_desc_t packed;
+        code = create_product(gemm, &packed);
+        if (code == 0 && shape->packed_b)
+            code = create_reorder(gemm, &packed);
+    }
     if (code < 0) {
         cpu_gemm_free(gemm);
         return code;
@@ -245,10 +204,8 @@ void cpu_gemm_free(struct kernels_gemm *gemm)
                                 gemm->scratch, gemm->from, gemm->to,   gemm->reorder_scratch};
     for (size_t i = 0; i < sizeof memories / sizeof *memories; i++)
         dnnl_memory_destroy(memories[i]);
-    void *works[] = {gemm->a_work, gemm->b_work, gemm->c_work, gemm->scratch_work,
-                     gemm->reorder_work};
-    for (size_t i = 0; i < sizeof works / sizeof *works; i++)
-        cpu_free(gemm->device, works[i]);
+    cpu_free(gemm->device, gemm->scratch_work);
+    cpu_free(gemm->device, gemm->reorder_work);
     free(gemm);
 }
 
@@ -266,7 +223,12 @@ static bool point(dnnl_memory_t memory, const void *address)
 void cpu_gemm_pack(struct kernels_queue *queue, struct kernels_gemm *gemm, void *d_packed,
                    const void *d_b)
 {
-    omp_set_num_threads((int)gemm->device->threads);
+    if (!gemm->direct) {
+        cpu_cast(queue, d_packed, DTYPE_F32, d_b, gemm->shape.b,
+                 (size_t)(gemm->shape.k * gemm->shape.n));
+        return;
+    }
+    omp_set_num_threads(gemm->threads); /* the scratch memory is for so many */
     dnnl_exec_arg_t arguments[] = {
         {DNNL_ARG_FROM, gemm->from},
         {DNNL_ARG_TO, gemm->to},
@@ -277,67 +239,23 @@ void cpu_gemm_pack(struct kernels_queue *queue, struct kernels_gemm *gemm, void 
         queue_fail(queue, ERR_DEVICE, "oneDNN failed to pack a matrix");
 }
 
-/* `rows` rows (of a transposed A: columns) of A from row `first`, in f32, into the workspace. */
-static void widen_block(const struct kernels_gemm *gemm, const uint16_t *d_a, int64_t first)
+void cpu_gemm(struct kernels_queue *queue, struct kernels_gemm *gemm, void *d_c, const void *d_a,
+              const void *d_b, const float *d_bias)
 {
     const struct kernels_gemm_shape *shape = &gemm->shape;
-    size_t width = (size_t)(shape->trans_a ? gemm->block_rows : shape->k);
-    size_t lines = (size_t)(shape->trans_a ? shape->k : gemm->block_rows);
-    size_t stride = (size_t)(shape->trans_a ? shape->m : shape->k);
-    const uint16_t *from = d_a + (size_t)first * (shape->trans_a ? 1 : stride);
-    float *to = gemm->a_work;
-#pragma omp parallel for num_threads(gemm->threads)
-    for (size_t line = 0; line < lines; line++)
-        for (size_t i = 0; i < width; i++)
-            to[line * width + i] = dtype_bf16_to_f32(from[line * stride + i]);
-}
-
-static void narrow_block(const struct kernels_gemm *gemm, uint16_t *to)
-{
-    const float *from = gemm->c_work;
-    size_t lines = (size_t)gemm->block_rows, width = (size_t)gemm->shape.n;
-#pragma omp parallel for num_threads(gemm->threads)
-    for (size_t line = 0; line < lines; line++)
-        for (size_t i = 0; i < width; i++)
-            to[line * width + i] = dtype_f32_to_bf16(from[line * width + i]);
-}
-
-static void run_product(struct kernels_queue *queue, struct kernels_gemm *gemm, void *c,
-                        const void *a)
-{
+    if (!gemm->direct) {
+        gemm_rows(queue, shape, gemm->threads, d_c, d_a, d_b, d_bias);
+        return;
+    }
+    omp_set_num_threads(gemm->threads);
     dnnl_exec_arg_t arguments[] = {
         {DNNL_ARG_SRC, gemm->a},     {DNNL_ARG_WEIGHTS, gemm->b},
         {DNNL_ARG_DST, gemm->c},     {DNNL_ARG_SCRATCHPAD, gemm->scratch},
         {DNNL_ARG_BIAS, gemm->bias},
     };
-    if (!point(gemm->a, a) || !point(gemm->c, c) ||
-        dnnl_primitive_execute(gemm->product, queue->stream, gemm->shape.bias ? 5 : 4, arguments) !=
+    if (!point(gemm->a, d_a) || !point(gemm->b, d_b) || !point(gemm->c, d_c) ||
+        (shape->bias && !point(gemm->bias, d_bias)) ||
+        dnnl_primitive_execute(gemm->product, queue->stream, shape->bias ? 5 : 4, arguments) !=
             dnnl_success)
         queue_fail(queue, ERR_DEVICE, "oneDNN failed to multiply");
-}
-
-void cpu_gemm(struct kernels_queue *queue, struct kernels_gemm *gemm, void *d_c, const void *d_a,
-              const void *d_b, const float *d_bias)
-{
-    const struct kernels_gemm_shape *shape = &gemm->shape;
-    if (gemm->repack)
-        cpu_gemm_pack(queue, gemm, gemm->b_work, d_b);
-    omp_set_num_threads(gemm->threads);
-    if (!point(gemm->b, gemm->repack ? gemm->b_work : d_b) ||
-        (shape->bias && !point(gemm->bias, d_bias))) {
-        queue_fail(queue, ERR_DEVICE, "oneDNN failed to multiply");
-        return;
-    }
-    if (!gemm->widened) {
-        run_product(queue, gemm, d_c, d_a);
-        return;
-    }
-    for (int64_t done = 0; done < shape->m; done += gemm->block_rows) {
-        int64_t first = done + gemm->block_rows <= shape->m ? done : shape->m - gemm->block_rows;
-        void *c = element(d_c, shape->c, (size_t)(first * shape->n));
-        widen_block(gemm, d_a, first);
-        run_product(queue, gemm, gemm->c_work != NULL ? gemm->c_work : c, gemm->a_work);
-        if (gemm->c_work != NULL)
-            narrow_block(gemm, c);
-    }
 }
