@@ -167,12 +167,14 @@ struct kernels {
     /* out (N, I) T = gelu_tanh(gate) * up, gate_up (N, 2 I) T, gate in the first I columns. */
     void (*geglu)(struct kernels_queue *queue, void *d_out, const void *d_gate_up, size_t n,
                   size_t inner);
-    /* norm[i] = ‖x[i]‖ f64 sums, f32 result; not finite iff the row has a value that is not. */
+    /* norm[i] = ‖x[i]‖ f64 sums, f32 result (the largest of f32 where that is exceeded); not finite
+     * iff the row has a value that is not. */
     void (*row_norms)(struct kernels_queue *queue, float *d_norms, const float *d_x, size_t n,
                       size_t d);
     /* Row r of d_rows (row_bytes apart) gets scale * x[index[r]] at byte `at`, as `type`: F32,
      * BF16, or I8: then the f32 quantum max|v|/127 is written at byte quantum_at and the values are
-     * v/quantum, rounded to nearest even (a row of zeros has quantum 0). */
+     * v/quantum, rounded to nearest even (a row of zeros has quantum 0; rows with values that are
+     * not finite are for the caller to leave out, by row_norms). */
     void (*emit_rows)(struct kernels_queue *queue, uint8_t *d_rows, const float *d_x,
                       const uint32_t *d_index, float scale, enum dtype type, size_t rows,
                       size_t row_bytes, size_t at, size_t quantum_at, size_t d);

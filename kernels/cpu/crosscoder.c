@@ -195,7 +195,7 @@ void cpu_recon(struct kernels_queue *queue, void *d_g, struct kernels_recon_sums
     size_t chunks = chunk_count(rows, ROW_CHUNK);
     struct kernels_recon_sums *parts =
         queue_workspace(queue, chunks * (sources + 1) * sizeof *parts);
-    if (parts == NULL)
+    if (parts == NULL && chunks > 0)
         return;
 #pragma omp parallel for num_threads(device_threads(queue->device, rows *width))
     for (size_t chunk = 0; chunk < chunks; chunk++) {

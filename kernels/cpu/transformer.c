@@ -10,6 +10,7 @@
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/vmath.h"
 
+#include <float.h>
 #include <math.h>
 
 static double sum_squares(const float *x, size_t n)
@@ -145,8 +146,11 @@ void cpu_row_norms(struct kernels_queue *queue, float *d_norms, const float *d_x
                    size_t d)
 {
 #pragma omp parallel for num_threads(device_threads(queue->device, n *d))
-    for (size_t row = 0; row < n; row++)
-        d_norms[row] = (float)sqrt(sum_squares(d_x + row * d, d));
+    for (size_t row = 0; row < n; row++) {
+        double norm = sqrt(sum_squares(d_x + row * d, d));
+        /* A finite row has a finite norm, even where f32 ends. */
+        d_norms[row] = isfinite(norm) ? (float)fmin(norm, (double)FLT_MAX) : (float)norm;
+    }
 }
 
 static float largest_magnitude(const float *x, size_t n)
@@ -160,13 +164,15 @@ static float largest_magnitude(const float *x, size_t n)
     return largest;
 }
 
-/* values[i] = round(scale x / quantum), ties to even; a quotient may round to just above 127. */
+/* values[i] = round(scale x / quantum), ties to even; a quotient may round to just above 127, and
+ * that of values that are not finite is no number that an integer could hold. */
 static void quantise(int8_t *values, const float *x, float scale, float quantum, size_t n)
 {
 #pragma omp simd
     for (size_t i = 0; i < n; i++) {
         float steps = quantum > 0 ? scale * x[i] / quantum : 0.0f;
-        steps = steps > 127.0f ? 127.0f : steps < -127.0f ? -127.0f : steps;
+        steps = steps > -127.0f ? steps : -127.0f;
+        steps = steps < 127.0f ? steps : 127.0f;
         values[i] = (int8_t)(int32_t)rintf(steps);
     }
 }

@@ -138,11 +138,40 @@ static inline void *parity_random(struct parity *parity, float **values, enum dt
     return d_memory;
 }
 
+/* The check with a device of each compute type, by two threads. */
+static inline void parity_each_type(void (*check)(struct parity *parity))
+{
+    static const enum dtype types[] = {DTYPE_F32, DTYPE_BF16};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        struct parity parity;
+        parity_open(&parity, 2, types[i]);
+        check(&parity);
+        parity_close(&parity);
+    }
+}
+
+/* Copies of host memory in new device memory, and back into new host memory. */
+static inline void *parity_upload(struct parity *parity, const void *from, size_t bytes)
+{
+    void *d_memory = parity_alloc(parity, bytes);
+    parity->kernels->upload(parity->queue, d_memory, from, bytes);
+    assert_int_equal(parity->kernels->wait(parity->queue), 0);
+    return d_memory;
+}
+
+static inline void *parity_download(struct parity *parity, const void *d_from, size_t bytes)
+{
+    void *memory = parity_host(bytes, 1);
+    parity->kernels->download(parity->queue, memory, d_from, bytes);
+    assert_int_equal(parity->kernels->wait(parity->queue), 0);
+    return memory;
+}
+
 /* |got - want| <= tolerance, NaN equals NaN. */
 static inline void parity_near(double got, double want, double tolerance, const char *what,
                                size_t index)
 {
-    if (isnan(want) ? isnan(got) : fabs(got - want) <= tolerance)
+    if (isnan(want) ? isnan(got) : got == want || fabs(got - want) <= tolerance)
         return;
     fail_msg("%s[%zu] is %.9g, not %.9g within %.3g", what, index, got, want, tolerance);
 }

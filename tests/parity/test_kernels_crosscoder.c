@@ -1,0 +1,367 @@
+/* What a training step does beside the products and Adam. Sums are f64 inside and rounded once: a
+ * sum of n terms is off by n 2^-53 of their magnitudes and u of itself. r is T's rounding.
+ */
+#include "tests/parity/parity.h"
+
+/* Unequal sources, each with its own odd width; the second list is not in the order of columns. */
+static const struct kernels_columns one[] = {{0, 37}};
+static const struct kernels_columns three[] = {{0, 5}, {5, 1025}, {1030, 1}};
+static const struct kernels_columns swapped[] = {{67, 61}, {0, 67}};
+static const struct layout {
+    const struct kernels_columns *columns;
+    size_t sources, width;
+} layouts[] = {{one, 1, 37}, {three, 3, 1031}, {swapped, 2, 128}};
+enum { LAYOUTS = 3 };
+
+static const size_t row_counts[] = {1, 2, 63, 64, 65, 131};
+enum { ROW_COUNTS = 6 };
+
+static const size_t matrix_sizes[][2] = {{1, 1},   {1, 17},  {0, 8},    {131, 1},
+                                         {5, 511}, {3, 513}, {67, 1031}};
+enum { MATRIX_SIZES = 7 };
+
+static double summed(double sum, double magnitude, size_t n)
+{
+    return PARITY_U * fabs(sum) + (double)n * 0x1p-52 * magnitude;
+}
+
+/* Values as they come over the wire, at an odd address where the type allows that. */
+static void check_load_rows_of(struct parity *parity, enum dtype wire, const struct layout *l,
+                               size_t rows)
+{
+    size_t n = rows * l->width, row_bytes = l->width * dtype_size(wire);
+    size_t shift = wire == DTYPE_I8 ? 1 : 0; /* quanta need not be aligned */
+    if (wire == DTYPE_I8)
+        row_bytes += 4 * l->sources;
+    uint8_t *bytes = parity_host(rows * row_bytes + 1, 1);
+    float *want = parity_host(n, sizeof *want), *got = parity_host(n, sizeof *got);
+    for (size_t r = 0; r < rows; r++) {
+        for (size_t s = 0; s < l->sources; s++) {
+            uint8_t *row = bytes + shift + r * row_bytes;
+            float quantum = r % 7 == 3 ? 0 : fabsf(parity_uniform(parity)) * 0.3f;
+            if (wire == DTYPE_I8)
+                memcpy(row + 4 * s, &quantum, sizeof quantum);
+            for (size_t c = 0; c < l->columns[s].width; c++) {
+                size_t column = l->columns[s].first + c;
+                float value = parity_uniform(parity) * 30;
+                uint16_t half = dtype_f32_to_bf16(value);
+                int8_t step = (int8_t)(127 * parity_uniform(parity));
+                if (wire == DTYPE_F32)
+                    memcpy(row + 4 * column, &value, sizeof value);
+                else if (wire == DTYPE_BF16)
+                    memcpy(row + 2 * column, &half, sizeof half);
+                else
+                    memcpy(row + 4 * l->sources + column, &step, 1);
+                if (wire == DTYPE_BF16)
+                    value = dtype_bf16_to_f32(half);
+                if (wire == DTYPE_I8)
+                    value = (float)((double)quantum * step);
+                want[r * l->width + column] = value;
+            }
+        }
+    }
+    uint8_t *d_rows = parity_upload(parity, bytes, rows * row_bytes + 1);
+    void *d_x = parity_alloc(parity, n * dtype_size(parity->type));
+    parity->kernels->load_rows(parity->queue, d_x, d_rows + shift, wire, l->columns, l->sources,
+                               rows, l->width);
+    parity_get(parity, got, d_x, parity->type, n);
+    for (size_t i = 0; i < n; i++) {
+        if (parity->type == DTYPE_BF16)
+            want[i] = dtype_bf16_to_f32(dtype_f32_to_bf16(want[i]));
+        parity_near((double)got[i], (double)want[i], 0, "x", i);
+    }
+    free(bytes);
+    free(want);
+    free(got);
+    parity_free(parity, d_rows);
+    parity_free(parity, d_x);
+}
+
+static void check_load_rows(struct parity *parity)
+{
+    static const enum dtype wires[] = {DTYPE_F32, DTYPE_BF16, DTYPE_I8};
+    for (size_t i = 0; i < LAYOUTS * ROW_COUNTS * 3; i++)
+        check_load_rows_of(parity, wires[i % 3], &layouts[i / 3 % LAYOUTS],
+                           row_counts[i / 3 / LAYOUTS]);
+}
+
+/* Latents as ReLU leaves them: zeros, some of them negative. */
+static void make_sparse(struct parity *parity, float *f, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (parity_bits(parity) % 3 != 0)
+            f[i] = i % 2 ? 0.0f : -0.0f;
+}
+
+static void check_sums(struct parity *parity)
+{
+    const struct kernels *k = parity->kernels;
+    for (size_t i = 0; i < MATRIX_SIZES; i++) {
+        size_t rows = matrix_sizes[i][0], columns = matrix_sizes[i][1], n = rows * columns;
+        float *f;
+        void *d_f = parity_random(parity, &f, parity->type, n, 100.0f);
+        make_sparse(parity, f, n);
+        parity_put(parity, d_f, f, parity->type, n);
+        float *d_sums = parity_alloc(parity, 4 * columns * sizeof *d_sums);
+        uint32_t *d_counts = parity_alloc(parity, columns * sizeof *d_counts);
+        k->latent_sums(parity->queue, d_sums, d_counts, d_f, rows, columns);
+        k->latent_sums(parity->queue, d_sums + columns, NULL, d_f, rows, columns);
+        k->column_sums(parity->queue, d_sums + 2 * columns, d_f, rows, columns);
+        k->column_means(parity->queue, d_sums + 3 * columns, d_f, rows, columns);
+        float *sums = parity_download(parity, d_sums, 4 * columns * sizeof *sums);
+        uint32_t *counts = parity_download(parity, d_counts, columns * sizeof *counts);
+        for (size_t c = 0; c < columns; c++) {
+            double sum = 0, magnitude = 0;
+            uint32_t count = 0;
+            for (size_t r = 0; r < rows; r++) {
+                sum += (double)f[r * columns + c];
+                magnitude += fabs((double)f[r * columns + c]);
+                count += f[r * columns + c] > 0;
+            }
+            double tolerance = summed(sum, magnitude, rows);
+            assert_int_equal(counts[c], count);
+            for (size_t j = 0; j < 3; j++)
+                parity_near((double)sums[j * columns + c], sum, tolerance, "sum", c);
+            if (rows > 0)
+                parity_near((double)sums[3 * columns + c], sum / (double)rows,
+                            tolerance / (double)rows, "mean", c);
+        }
+        free(f);
+        free(sums);
+        free(counts);
+        parity_free(parity, d_f);
+        parity_free(parity, d_sums);
+        parity_free(parity, d_counts);
+    }
+}
+
+static void check_relu_backward(struct parity *parity)
+{
+    for (size_t i = 0; i < MATRIX_SIZES; i++) {
+        size_t rows = matrix_sizes[i][0], columns = matrix_sizes[i][1], n = rows * columns;
+        float *f, *g, *got = parity_host(n, sizeof *got);
+        void *d_f = parity_random(parity, &f, parity->type, n, 1.0f);
+        void *d_g = parity_random(parity, &g, parity->type, n, 10.0f);
+        make_sparse(parity, f, n);
+        parity_put(parity, d_f, f, parity->type, n);
+        float *d_sums = parity_alloc(parity, columns * sizeof *d_sums);
+        parity->kernels->relu_backward(parity->queue, d_g, d_sums, d_f, rows, columns);
+        parity_get(parity, got, d_g, parity->type, n);
+        float *sums = parity_download(parity, d_sums, columns * sizeof *sums);
+        for (size_t c = 0; c < columns; c++) {
+            double sum = 0, magnitude = 0;
+            for (size_t r = 0; r < rows; r++) {
+                size_t at = r * columns + c;
+                double want = f[at] > 0 ? (double)g[at] : 0;
+                parity_near((double)got[at], want, 0, "dpre", at);
+                sum += want;
+                magnitude += fabs(want);
+            }
+            parity_near((double)sums[c], sum, summed(sum, magnitude, rows), "sum", c);
+        }
+        free(f);
+        free(g);
+        free(got);
+        free(sums);
+        parity_free(parity, d_f);
+        parity_free(parity, d_g);
+        parity_free(parity, d_sums);
+    }
+}
+
+struct reconstruction {
+    const struct layout *l;
+    size_t rows;
+    float *x, *xhat, *means;
+};
+
+/* Row 1 is the means in every source, row 2 in the first; row 3 is reconstructed exactly. */
+static void make_special_rows(struct reconstruction *r)
+{
+    size_t width = r->l->width;
+    for (size_t c = 0; c < width; c++) {
+        size_t in_first = c - r->l->columns[0].first;
+        if (r->rows > 1)
+            r->x[width + c] = r->means[c];
+        if (r->rows > 2 && in_first < r->l->columns[0].width)
+            r->x[2 * width + c] = r->means[c];
+        if (r->rows > 3)
+            r->xhat[3 * width + c] = r->x[3 * width + c];
+    }
+}
+
+/* e and x - mean are rounded, so each square is off by 2 u of itself, and an error and a variance
+ * as well; 1 - e²/v by 4 u of e²/v. */
+static void check_recon_sums(const struct kernels_recon_sums *sums, const struct reconstruction *r)
+{
+    size_t sources = r->l->sources;
+    for (size_t s = 0; s <= sources; s++) {
+        double error = 0, variance = 0, explained = 0, ratios = 0;
+        for (size_t row = 0; row < r->rows; row++) {
+            double row_error = 0, row_variance = 0;
+            for (size_t t = 0; t < sources; t++)
+                for (size_t i = 0; (t == s || s == sources) && i < r->l->columns[t].width; i++) {
+                    size_t c = r->l->columns[t].first + i, at = row * r->l->width + c;
+                    double e = (double)r->xhat[at] - (double)r->x[at];
+                    double spread = (double)r->x[at] - (double)r->means[c];
+                    row_error += e * e;
+                    row_variance += spread * spread;
+                }
+            error += row_error;
+            variance += row_variance;
+            explained += row_variance > 0 ? 1 - row_error / row_variance : 0;
+            ratios += row_variance > 0 ? 1 + row_error / row_variance : 0;
+        }
+        parity_near(sums[s].error, error, 2.01 * PARITY_U * error, "error", s);
+        parity_near(sums[s].variance, variance, 2.01 * PARITY_U * variance, "variance", s);
+        parity_near(sums[s].explained, explained, 4.02 * PARITY_U * ratios, "explained", s);
+    }
+}
+
+static void check_recon_of(struct parity *parity, const struct layout *l, size_t rows)
+{
+    const float factor = -0.0371f;
+    size_t n = rows * l->width;
+    struct reconstruction r = {.l = l, .rows = rows};
+    float *g = parity_host(n, sizeof *g);
+    float *d_xhat = parity_random(parity, &r.xhat, DTYPE_F32, n, 3.0f);
+    void *d_x = parity_random(parity, &r.x, parity->type, n, 3.0f);
+    float *d_means = parity_random(parity, &r.means, DTYPE_F32, l->width, 1.0f);
+    void *d_g = parity_alloc(parity, n * dtype_size(parity->type));
+    size_t bytes = (l->sources + 1) * sizeof(struct kernels_recon_sums);
+    struct kernels_recon_sums *d_sums = parity_alloc(parity, bytes);
+    if (parity->type == DTYPE_BF16) /* so that a row can be the means */
+        for (size_t c = 0; c < l->width; c++)
+            r.means[c] = dtype_bf16_to_f32(dtype_f32_to_bf16(r.means[c]));
+    make_special_rows(&r);
+    parity_put(parity, d_x, r.x, parity->type, n);
+    parity_put(parity, d_means, r.means, DTYPE_F32, l->width);
+    parity_put(parity, d_xhat, r.xhat, DTYPE_F32, n);
+    for (unsigned with_g = 0; with_g < 2; with_g++) {
+        parity->kernels->recon(parity->queue, with_g ? d_g : NULL, d_sums, d_xhat, d_x, d_means,
+                               l->columns, l->sources, factor, rows, l->width);
+        struct kernels_recon_sums *sums = parity_download(parity, d_sums, bytes);
+        check_recon_sums(sums, &r);
+        free(sums);
+    }
+    parity_get(parity, g, d_g, parity->type, n);
+    for (size_t i = 0; i < n; i++) {
+        double want = (double)factor * ((double)r.xhat[i] - (double)r.x[i]);
+        parity_near((double)g[i], want,
+                    (2.01 * PARITY_U + parity_rounding(parity->type)) * fabs(want), "g", i);
+    }
+    free(r.x);
+    free(r.xhat);
+    free(r.means);
+    free(g);
+    parity_free(parity, d_xhat);
+    parity_free(parity, d_x);
+    parity_free(parity, d_means);
+    parity_free(parity, d_g);
+    parity_free(parity, d_sums);
+}
+
+static void check_recon(struct parity *parity)
+{
+    for (size_t i = 0; i < LAYOUTS; i++) {
+        check_recon_of(parity, &layouts[i], 0);
+        for (size_t j = 0; j < ROW_COUNTS; j++)
+            check_recon_of(parity, &layouts[i], row_counts[j]);
+    }
+}
+
+/* A norm is rounded once, the weight a few times. The gradient: factor, sum and norm give 3 u of
+ * what is added, and the addition its own. Latent 1 has decoders of zeros, latent 2 one. */
+static void check_decoder_norms_of(struct parity *parity, const struct layout *l, size_t latents)
+{
+    const float factor = 0.0123f;
+    size_t n = latents * l->width, sources = l->sources;
+    float *w, *grad, *by, *got = parity_host(n, sizeof *got);
+    float *d_w = parity_random(parity, &w, DTYPE_F32, n, 0.1f);
+    float *d_grad = parity_random(parity, &grad, DTYPE_F32, n, 0.01f);
+    float *d_sums = parity_random(parity, &by, DTYPE_F32, latents, 50.0f);
+    float *d_norms = parity_alloc(parity, latents * sources * sizeof *d_norms);
+    float *d_weight = parity_alloc(parity, latents * sizeof *d_weight);
+    for (size_t i = 0; i < n; i++) {
+        size_t j = i / l->width, in_first = i % l->width - l->columns[0].first;
+        if (j == 1 || (j == 2 && in_first < l->columns[0].width))
+            w[i] = 0;
+        if (j == 3)
+            w[i] *= 1e25f; /* squares beyond f32 */
+    }
+    parity_put(parity, d_w, w, DTYPE_F32, n);
+    const struct kernels *k = parity->kernels;
+    k->decoder_norms(parity->queue, d_norms, NULL, d_w, l->columns, sources, latents, l->width);
+    float *norms = parity_download(parity, d_norms, latents * sources * sizeof *norms);
+    k->clear(parity->queue, d_norms, latents * sources * sizeof *d_norms);
+    k->decoder_norms(parity->queue, d_norms, d_weight, d_w, l->columns, sources, latents, l->width);
+    float *again = parity_download(parity, d_norms, latents * sources * sizeof *norms);
+    float *weight = parity_download(parity, d_weight, latents * sizeof *weight);
+    assert_memory_equal(norms, again, latents * sources * sizeof *norms);
+    k->decoder_norm_grad(parity->queue, d_grad, d_w, d_norms, d_sums, factor, l->columns, sources,
+                         latents, l->width);
+    parity_get(parity, got, d_grad, DTYPE_F32, n);
+    for (size_t j = 0; j < latents; j++) {
+        double all = 0;
+        for (size_t s = 0; s < sources; s++) {
+            double squares = 0;
+            for (size_t i = 0; i < l->columns[s].width; i++) {
+                double value = (double)w[j * l->width + l->columns[s].first + i];
+                squares += value * value;
+            }
+            double norm = sqrt(squares);
+            parity_near((double)norms[j * sources + s], norm, 1.01 * PARITY_U * norm, "norm", j);
+            all += norm;
+            for (size_t i = 0; i < l->columns[s].width; i++) {
+                size_t at = j * l->width + l->columns[s].first + i;
+                double added = norm > 0 ? (double)factor * (double)by[j] * (double)w[at] / norm : 0;
+                double want = (double)grad[at] + added;
+                parity_near((double)got[at], want, PARITY_U * (5 * fabs(added) + fabs(want)),
+                            "gradient", at);
+            }
+        }
+        parity_near((double)weight[j], all, (double)(sources + 1) * PARITY_U * all, "weight", j);
+    }
+    free(w);
+    free(grad);
+    free(by);
+    free(got);
+    free(norms);
+    free(again);
+    free(weight);
+    parity_free(parity, d_w);
+    parity_free(parity, d_grad);
+    parity_free(parity, d_sums);
+    parity_free(parity, d_norms);
+    parity_free(parity, d_weight);
+}
+
+static void check_decoder_norms(struct parity *parity)
+{
+    for (size_t i = 0; i < LAYOUTS; i++)
+        for (size_t j = 0; j < ROW_COUNTS; j++)
+            check_decoder_norms_of(parity, &layouts[i], row_counts[j]);
+}
+
+#define TESTS(X)                                       \
+    X(check_load_rows, rows_come_off_the_wire_exactly) \
+    X(check_sums, sums_and_counts_match_f64)           \
+    X(check_relu_backward, relu_backward_matches_f64)  \
+    X(check_recon, reconstruction_sums_match_f64)      \
+    X(check_decoder_norms, decoder_norms_and_their_gradient_match_f64)
+
+#define TEST_FUNCTION(check, name) \
+    static void name(void **state) \
+    {                              \
+        (void)state;               \
+        parity_each_type(check);   \
+    }
+TESTS(TEST_FUNCTION)
+
+int main(void)
+{
+#define TEST_ENTRY(check, name) cmocka_unit_test(name),
+    const struct CMUnitTest tests[] = {TESTS(TEST_ENTRY)};
+    log_init("test_kernels_crosscoder", LOG_WARNING);
+    return cmocka_run_group_tests_name("kernels crosscoder", tests, NULL, NULL);
+}
