@@ -103,11 +103,14 @@ static int load_backend(const struct kernels **kernels, const char *file, const 
     int found = find_backend(path, file);
     if (found < 0)
         return found;
-    if (found == 0)
-        return log_fail(ERR_DEVICE, "no %s backend beside the tool: '%s' not found (looked in %s)",
-                        device, file,
-                        getenv("CCPIPE_BACKENDS") != NULL ? "CCPIPE_BACKENDS"
-                                                          : "the tool's folder and ../lib/ccpipe");
+    if (found == 0) {
+        const char *named = getenv("CCPIPE_BACKENDS");
+        bool in_named = named != NULL && named[0] != '\0';
+        return log_fail(ERR_DEVICE, "there is no %s backend: '%s' not found in %s%s%s", device,
+                        file, in_named ? "'" : "",
+                        in_named ? named : "the tool's folder or ../lib/ccpipe",
+                        in_named ? "' (CCPIPE_BACKENDS)" : "");
+    }
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
     if (library == NULL)
         return log_fail(ERR_DEVICE, "cannot load the %s backend: %s", device, dlerror());
