@@ -10,6 +10,7 @@
 #   make install    to $(DESTDIR)$(PREFIX)
 #   SAN=address,undefined   builds with sanitizers into build-address-undefined/ and bin-address-undefined/
 #   WERROR=1                warnings are errors
+#   V=1                     print whole commands
 
 PACKAGES := gcc libc6-dev libdnnl-dev libjansson-dev liblz4-dev libxxhash-dev libzstd-dev libsnappy-dev
 TEST_PACKAGES := libcmocka-dev bats shellcheck lz4 zstd strace procps clang libclang-rt-dev
@@ -18,6 +19,7 @@ TOOLS := tokstream actgen shufbuf cctrain ccanalyze
 CC := gcc
 
 comma := ,
+say = $(if $(V),,@echo '  $(1) $@';)
 SUFFIX := $(if $(SAN),-$(subst $(comma),-,$(SAN)))
 B := build$(SUFFIX)
 BIN := bin$(SUFFIX)
@@ -52,32 +54,32 @@ all: $(TOOLS:%=$(BIN)/%) $(CPU_BACKENDS)
 
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
+	$(call say,CC  )$(CC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
 
 $(B)/libcommon.a: $(COMMON_OBJECTS)
 	@rm -f $@
-	ar rcs $@ $^
+	$(call say,AR  )ar rcs $@ $^
 
 define TOOL_RULES
 $(B)/lib$(1).a: $(call tool_objects,$(1))
 	@rm -f $$@
-	ar rcs $$@ $$^
+	$$(call say,AR  )ar rcs $$@ $$^
 
 $(BIN)/$(1): $(B)/tools/$(1)/main.o $(B)/lib$(1).a $(B)/libcommon.a
 	@mkdir -p $$(@D)
-	$(CC) $(ALL_LDFLAGS) -o $$@ $$^ $$(LIBS_$(1)) $(LIBS)
+	$$(call say,LINK)$(CC) $(ALL_LDFLAGS) -o $$@ $$^ $$(LIBS_$(1)) $(LIBS)
 endef
 $(foreach tool,$(TOOLS),$(eval $(call TOOL_RULES,$(tool))))
 
 define CPU_RULES
 $(B)/kernels-$(1)/%.o: kernels/cpu/%.c
 	@mkdir -p $$(@D)
-	$(CC) $(ALL_CFLAGS) -O3 -march=x86-64-$(1) -fPIC -fopenmp -fno-math-errno -fno-trapping-math -ffp-contract=fast \
+	$$(call say,CC  )$(CC) $(ALL_CFLAGS) -O3 -march=x86-64-$(1) -fPIC -fopenmp -fno-math-errno -fno-trapping-math -ffp-contract=fast \
 		-fvisibility=hidden -MMD -MP -c $$< -o $$@
 
 $(BIN)/ccpipe-cpu-$(1).so: $(patsubst kernels/cpu/%.c,$(B)/kernels-$(1)/%.o,$(wildcard kernels/cpu/*.c))
 	@mkdir -p $$(@D)
-	$(CC) $(ALL_LDFLAGS) -shared -fopenmp -Wl,-z,defs -o $$@ $$^ -ldnnl -lm
+	$$(call say,LINK)$(CC) $(ALL_LDFLAGS) -shared -fopenmp -Wl,-z,defs -o $$@ $$^ -ldnnl -lm
 endef
 $(foreach level,$(CPU_LEVELS),$(eval $(call CPU_RULES,$(level))))
 
@@ -85,7 +87,7 @@ $(foreach level,$(CPU_LEVELS),$(eval $(call CPU_RULES,$(level))))
 # what it needs.
 $(B)/tests/%: tests/%.c $(TOOL_LIBRARIES) $(B)/libcommon.a
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -MMD -MP -MF $@.d $(ALL_LDFLAGS) -o $@ $< \
+	$(call say,CC  )$(CC) $(ALL_CFLAGS) -MMD -MP -MF $@.d $(ALL_LDFLAGS) -o $@ $< \
 		-Wl,--start-group $(TOOL_LIBRARIES) $(B)/libcommon.a -Wl,--end-group -lcmocka -lsnappy $(LIBS)
 
 # Fuzzers are built from source by clang, all modules instrumented.
@@ -94,12 +96,12 @@ FUZZ_OBJECTS := $(patsubst %.c,$(B)/fuzz/obj/%.o,$(FUZZ_SOURCES))
 FUZZ_FLAGS := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
 $(B)/fuzz/obj/%.o: %.c
 	@mkdir -p $(@D)
-	clang -std=c11 -D_POSIX_C_SOURCE=200809L -D_FILE_OFFSET_BITS=64 -I. $(FUZZ_FLAGS) -MMD -MP -c $< -o $@
+	$(call say,CC  )clang -std=c11 -D_POSIX_C_SOURCE=200809L -D_FILE_OFFSET_BITS=64 -I. $(FUZZ_FLAGS) -MMD -MP -c $< -o $@
 $(B)/fuzz/libfuzzed.a: $(FUZZ_OBJECTS)
 	@rm -f $@
-	ar rcs $@ $^
+	$(call say,AR  )ar rcs $@ $^
 $(B)/fuzz/fuzz_%: tests/fuzz/fuzz_%.c $(B)/fuzz/libfuzzed.a
-	clang -std=c11 -D_POSIX_C_SOURCE=200809L -D_FILE_OFFSET_BITS=64 -I. $(FUZZ_FLAGS) -fsanitize=fuzzer \
+	$(call say,CC  )clang -std=c11 -D_POSIX_C_SOURCE=200809L -D_FILE_OFFSET_BITS=64 -I. $(FUZZ_FLAGS) -fsanitize=fuzzer \
 		-pthread -o $@ $< $(B)/fuzz/libfuzzed.a -lsnappy $(LIBS)
 fuzzers: $(FUZZERS)
 
