@@ -134,7 +134,8 @@ static void svg_labels(FILE *out, const struct svg_histogram *spec)
     fputs("</g>\n", out);
 }
 
-int svg_histogram(FILE *out, const struct svg_histogram *spec)
+/* All of it, into the buffer of `out`; whether that worked is seen when it is flushed. */
+static void svg_draw(FILE *out, const struct svg_histogram *spec)
 {
     uint64_t most = 0;
     for (size_t i = 0; i < spec->bins; i++)
@@ -156,6 +157,11 @@ int svg_histogram(FILE *out, const struct svg_histogram *spec)
     svg_x_ticks(out, spec);
     svg_labels(out, spec);
     fputs("</svg>\n", out);
+}
+
+int svg_histogram(FILE *out, const struct svg_histogram *spec)
+{
+    svg_draw(out, spec);
     if (fflush(out) == 0 && !ferror(out))
         return 0;
     return errno == EPIPE ? ERR_CLOSED : log_fail_errno("cannot write the figure");
@@ -166,7 +172,8 @@ int svg_histogram_file(const char *path, const struct svg_histogram *spec)
     FILE *out = fopen(path, "w");
     if (out == NULL)
         return log_fail_errno("cannot write '%s'", path);
-    int status = svg_histogram(out, spec);
+    svg_draw(out, spec);
+    int status = fflush(out) != 0 || ferror(out) ? log_fail_errno("cannot write '%s'", path) : 0;
     if (fclose(out) != 0 && status == 0)
         status = log_fail_errno("cannot write '%s'", path);
     return status;
