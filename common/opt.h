@@ -110,17 +110,17 @@ struct opt_common {
         OPT_TYPE_CHOICE, name, letter, offsetof(type, member), NULL, 0, 0, choices, fallback, \
             flags, help                                                                       \
     }
-#define OPT_COMMON(type)                                                                           \
+#define OPT_COMMON_METRICS(type, metrics_help)                                                     \
     OPT_FLAG("verbose", 'v', type, common.verbose, 0, "say more, and print the resolved options"), \
         OPT_FLAG("quiet", 'q', type, common.quiet, 0, "warnings and errors only"),                 \
-        OPT_STRING("metrics", 0, type, common.metrics, "FILE", NULL, 0,                            \
-                   "write JSON lines of figures to FILE"),                                         \
+        OPT_STRING("metrics", 0, type, common.metrics, "FILE", NULL, 0, metrics_help),             \
         OPT_COUNT("threads", 0, type, common.threads, "N", 0, 4096, "0", 0,                        \
                   "threads to compute with; 0: all that the process may run on"),                  \
         OPT_STRING("config", 0, type, common.config, "FILE.json", NULL, 0,                         \
                    "defaults from FILE, a section per tool"),                                      \
         OPT_FLAG("plan", 0, type, common.plan, 0,                                                  \
                  "say what memory, disk and rows this would take, and do nothing else")
+#define OPT_COMMON(type) OPT_COMMON_METRICS(type, "write JSON lines of figures to FILE")
 #define OPT_END                                                   \
     {                                                             \
         OPT_TYPE_END, NULL, 0, 0, NULL, 0, 0, NULL, NULL, 0, NULL \

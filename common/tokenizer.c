@@ -24,6 +24,7 @@
 #include "le.h"
 #include "log.h"
 #include "mem.h"
+#include "utf8.h"
 
 #define TOKENIZER_MAX_BYTES ((size_t)256 << 20) /* of the file */
 #define TOKENIZER_MAX_IDS (1u << 22)
@@ -305,33 +306,10 @@ static int tokenizer_byte(const char *piece)
     return high < 0 || low < 0 ? -1 : 16 * high + low;
 }
 
-/* Bytes of the well-formed UTF-8 character at `from` (Unicode, table 3-7), or 0. U+0000 counts as
- * ill-formed: a string cannot hold it. */
-static size_t tokenizer_character(const uint8_t *from, size_t size)
-{
-    uint8_t first = from[0];
-    if (first < 0x80)
-        return first != 0;
-    size_t length = first >= 0xc2 && first <= 0xdf   ? 2
-                    : first >= 0xe0 && first <= 0xef ? 3
-                    : first >= 0xf0 && first <= 0xf4 ? 4
-                                                     : 0;
-    if (length == 0 || length > size)
-        return 0;
-    uint8_t least = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;
-    uint8_t most = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;
-    if (from[1] < least || from[1] > most)
-        return 0;
-    for (size_t i = 2; i < length; i++)
-        if (from[i] < 0x80 || from[i] > 0xbf)
-            return 0;
-    return length;
-}
-
 static void tokenizer_text_add_bytes(struct tokenizer_text *text, const uint8_t *bytes, size_t size)
 {
     for (size_t i = 0; i < size;) {
-        size_t length = tokenizer_character(bytes + i, size - i);
+        size_t length = utf8_character(bytes + i, size - i);
         if (length == 0)
             tokenizer_text_add(text, TOKENIZER_REPLACED, strlen(TOKENIZER_REPLACED));
         else

@@ -37,30 +37,26 @@ static char *draw(const struct svg_histogram *spec)
     size_t size;
     FILE *out = open_memstream(&text, &size);
     assert_non_null(out);
-    assert_int_equal(svg_histogram(out, spec), 0);
+    svg_histogram(out, spec);
     assert_int_equal(fclose(out), 0);
     return text;
 }
 
-/* x and height of the bars, "M<x> <y>v-<height>h<width>v<height>z" each; their number. */
+/* x and height of the bars, "M<x> <top>h<width>V<base>h-<width>z" each; their number. */
 static size_t bars(const char *text, double *x, double *height)
 {
-    const char *at = strstr(text, "class=\"bar\" d=\"");
+    static const char bar[] = "class=\"bar\" d=\"";
     size_t count = 0;
-    assert_non_null(at);
-    at += strlen("class=\"bar\" d=\"");
-    while (*at == 'M') {
-        double y, width, down;
+    for (const char *at = text; (at = strstr(at, bar)) != NULL;) {
+        double top, width, base, back;
         int used = 0;
+        at += strlen(bar);
         assert_true(count < BINS);
-        assert_int_equal(sscanf(at, "M%lf %lfv%lfh%lfv%lfz%n", &x[count], &y, &height[count],
-                                &width, &down, &used),
-                         5);
-        assert_true(height[count] == -down && width > 0);
-        height[count++] = down;
-        at += used;
+        assert_int_equal(
+            sscanf(at, "M%lf %lfh%lfV%lfh%lfz%n", &x[count], &top, &width, &base, &back, &used), 5);
+        assert_true(width == -back && width > 0 && at[used] == '"');
+        height[count++] = base - top;
     }
-    assert_true(*at == '"');
     return count;
 }
 
@@ -109,20 +105,20 @@ static void y_ticks_are_few_and_round(void **state)
         size_t ticks;
         const char *labels[4];
     } cases[] = {
-        {0, false, 1, {">0<"}},
+        {0, false, 2, {">0<", ">1<"}},
         {1, false, 2, {">0<", ">1<"}},
         {5, false, 6, {">5<"}},
         {6, false, 4, {">2<", ">4<", ">6<"}},
         {11, false, 6, {">10<"}},
         {12, false, 3, {">5<", ">10<"}},
         {2048, false, 5, {">500<", ">1000<", ">1500<", ">2000<"}},
-        {UINT64_MAX, false, 4, {">15000000000000000000<"}},
-        {0, true, 0, {NULL}},
+        {UINT64_MAX, false, 4, {">1.5×10¹⁹<"}},
+        {0, true, 1, {">1<"}},
         {1, true, 1, {">1<"}},
         {7, true, 3, {">1<", ">2<", ">5<"}},
-        {99, true, 6, {">1<", ">20<", ">50<"}},
+        {99, true, 3, {">1<", ">10<", ">100<"}},
         {2048, true, 4, {">1<", ">10<", ">100<", ">1000<"}},
-        {UINT64_MAX, true, 20, {">10000000000000000000<"}},
+        {UINT64_MAX, true, 5, {">10¹⁶<"}},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const uint64_t counts[BINS] = {0, cases[i].most};
@@ -145,7 +141,7 @@ static void a_figure_has_both_schemes_and_no_script(void **state)
     spec.title = "<script>&\"\x01";
     char *text = draw(&spec);
     assert_non_null(strstr(text, "prefers-color-scheme:dark"));
-    assert_non_null(strstr(text, "&#60;script&#62;&#38;\"\ufffd"));
+    assert_non_null(strstr(text, "&#60;script&#62;&#38;&#34;\u2401"));
     assert_null(strstr(text, "<script"));
     assert_int_equal(count_of(text, "\u00bd"), 1);
     assert_int_equal(count_of(text, "<svg "), 1);

@@ -1,170 +1,169 @@
-/* svg.c - a histogram of bars in one path, axes and labels; colours follow the reader's scheme.
+/* svg.c - the frame of a figure, and the histogram.
  *
- * The bars are one path, so that neighbours show no seam where they meet inside a pixel. A figure
- * paints its own ground: a viewer that shows a file by itself takes white for it in either scheme,
- * where light letters could not be read. A page that holds figures may set --figure-paper. All
- * selectors are of the class of the figure, since a <style> inside a page is one for the page.
+ * A bar is a group: over the whole height a rectangle that is not seen, so that small bars can be
+ * pointed at, the bar, and a title, which browsers show to who points. The label of the y axis
+ * stands level above it: what is turned by 90° is read by nobody.
  */
 #include "svg.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
 
 #include "common/log.h"
+#include "html.h"
 
-enum { WIDTH = 720, HEIGHT = 420, LEFT = 80, RIGHT = 20, TOP = 40, BOTTOM = 60 };
-enum { SVG_MAX_TICKS = 5 };
+enum { SVG_LEFT = 54, SVG_RIGHT = 14, SVG_TOP = 30, SVG_BOTTOM = 46, SVG_TITLE = 24 };
 
+/* All selectors are of the figure's class: a <style> inside a page is one for the page. A viewer
+ * that shows a file by itself takes white for its ground in either scheme, so a figure has its own.
+ */
 static const char svg_style[] =
-    "<style>"
-    ".figure text{font:14px sans-serif;fill:#222}"
-    ".figure .paper{fill:#fff;fill:var(--figure-paper,#fff)}"
-    ".figure .bar{fill:#3566a8}.figure .axis{stroke:#555;fill:none}"
-    ".figure .grid{stroke:#e4e4e4;fill:none}"
-    "@media(prefers-color-scheme:dark){.figure text{fill:#ddd}"
-    ".figure .paper{fill:#181a1f;fill:var(--figure-paper,#181a1f)}"
-    ".figure .bar{fill:#7aa7e0}.figure .axis{stroke:#999}.figure .grid{stroke:#33363d}}"
-    "</style>\n";
+    "<style>.figure text{font:13px system-ui,sans-serif;fill:#333b45}.figure .paper{fill:#fff}"
+    ".figure .bar{fill:#5b6b7d;shape-rendering:crispEdges}"
+    ".figure .hit{fill:none;pointer-events:all}.figure .axis{stroke:#8a939e;fill:none}"
+    ".figure .grid{stroke:#e3e6ea;fill:none}@media(prefers-color-scheme:dark){"
+    ".figure text{fill:#c9d1d9}.figure .paper{fill:#15191e}.figure .bar{fill:#8f9dac}"
+    ".figure .axis{stroke:#6b7580}.figure .grid{stroke:#2f3740}}</style>\n"
+    "<rect class=\"paper\" width=\"100%\" height=\"100%\"/>\n";
 
-/* Characters that XML cannot hold as they are: markup as references, controls as U+FFFD. */
-static void svg_characters(FILE *out, const char *text)
-{
-    for (; *text != '\0'; text++)
-        if (*text == '<' || *text == '>' || *text == '&')
-            fprintf(out, "&#%d;", *text);
-        else if ((unsigned char)*text < 0x20)
-            fputs("\xef\xbf\xbd", out);
-        else
-            fputc(*text, out);
-}
-
-static void svg_text(FILE *out, double x, double y, const char *anchor, const char *text)
+void svg_text(FILE *out, double x, double y, const char *anchor, const char *text)
 {
     fprintf(out, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\">", x, y, anchor);
-    svg_characters(out, text);
+    html_text(out, text);
     fputs("</text>\n", out);
 }
 
-/* A count's place on the y axis, 0 ... 1. */
-static double svg_height(const struct svg_histogram *spec, uint64_t count, uint64_t most)
+static void svg_x_tick(FILE *out, const struct svg_plot *plot, double at, const char *label)
 {
-    if (most == 0 || count == 0)
-        return 0;
-    if (!spec->log_y)
-        return (double)count / (double)most;
-    /* From half a latent up, so that a bar of one can be seen. */
-    return log(2 * (double)count) / log(2 * (double)most);
+    double x = axis_place(&plot->x, at);
+    fprintf(out, "<path class=\"axis\" d=\"M%.1f %.1fv5\"/>", x, plot->y.from);
+    svg_text(out, x, plot->y.from + 19, "middle", label);
 }
 
-static void svg_bars(FILE *out, const struct svg_histogram *spec, uint64_t most)
+static void svg_x_axis(FILE *out, const struct svg_plot *plot)
 {
-    double width = WIDTH - LEFT - RIGHT, height = HEIGHT - TOP - BOTTOM, base = HEIGHT - BOTTOM;
-    fputs("<path class=\"bar\" d=\"", out);
-    for (size_t i = 0; i < spec->bins; i++) {
-        double tall = height * svg_height(spec, spec->counts[i], most);
-        double step = width / (double)spec->bins;
-        if (tall > 0)
-            fprintf(out, "M%.2f %.2fv%.2fh%.2fv%.2fz", LEFT + step * (double)i, base, -tall, step,
-                    tall);
-    }
-    fputs("\"/>\n", out);
-}
-
-/* What follows in 1, 2, 5, 10, 20, 50, ...; 0 behind the last that can be counted. */
-static uint64_t svg_next_round(uint64_t number)
-{
-    uint64_t digit = number;
-    while (digit >= 10)
-        digit /= 10;
-    if (number > UINT64_MAX / 5 * 2)
-        return 0;
-    return digit == 2 ? number / 2 * 5 : number * 2;
-}
-
-static void svg_y_tick(FILE *out, const struct svg_histogram *spec, uint64_t tick, uint64_t most)
-{
-    char label[24];
-    double y = HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * svg_height(spec, tick, most);
-    snprintf(label, sizeof label, "%" PRIu64, tick);
-    if (tick > 0)
-        fprintf(out, "<path class=\"grid\" d=\"M%d %.1fH%d\"/>\n", LEFT, y, WIDTH - RIGHT);
-    fprintf(out, "<path class=\"axis\" d=\"M%d %.1fh-5\"/>\n", LEFT, y);
-    svg_text(out, LEFT - 8, y + 5, "end", label);
-}
-
-/* Linear: at most SVG_MAX_TICKS steps of a round number. */
-static void svg_linear_ticks(FILE *out, const struct svg_histogram *spec, uint64_t most)
-{
-    uint64_t step = 1;
-    while (most / step > SVG_MAX_TICKS)
-        step = svg_next_round(step);
-    for (uint64_t i = 0; i <= most / step; i++)
-        svg_y_tick(out, spec, i * step, most);
-}
-
-/* Logarithmic: powers of ten, and 2 and 5 between them where these are few. */
-static void svg_log_ticks(FILE *out, const struct svg_histogram *spec, uint64_t most)
-{
-    uint64_t tick = 1;
-    for (unsigned i = 0; tick != 0 && tick <= most; i++, tick = svg_next_round(tick))
-        if (i % 3 == 0 || most < 100)
-            svg_y_tick(out, spec, tick, most);
-}
-
-static void svg_x_ticks(FILE *out, const struct svg_histogram *spec)
-{
-    double width = WIDTH - LEFT - RIGHT, base = HEIGHT - BOTTOM;
-    for (size_t i = 0; i < spec->tick_count; i++) {
-        double x = LEFT + width * (spec->ticks[i].at - spec->min) / (spec->max - spec->min);
-        fprintf(out, "<path class=\"axis\" d=\"M%.1f %.1fv5\"/>\n", x, base);
-        svg_text(out, x, base + 20, "middle", spec->ticks[i].label);
+    double ticks[AXIS_MOST_TICKS];
+    char label[AXIS_LABEL_BYTES];
+    for (size_t i = 0; plot->ticks != NULL && i < plot->tick_count; i++)
+        svg_x_tick(out, plot, plot->ticks[i].at, plot->ticks[i].label);
+    if (plot->ticks != NULL)
+        return;
+    size_t count = axis_ticks(&plot->x, plot->width < 400 ? 5 : 7, ticks);
+    for (size_t i = 0; i < count; i++) {
+        axis_label(label, sizeof label, ticks[i]);
+        svg_x_tick(out, plot, ticks[i], label);
     }
 }
 
-static void svg_labels(FILE *out, const struct svg_histogram *spec)
+static void svg_y_axis(FILE *out, const struct svg_plot *plot)
 {
-    double middle = LEFT + (WIDTH - LEFT - RIGHT) / 2.0;
-    if (spec->title != NULL)
-        svg_text(out, middle, TOP - 16, "middle", spec->title);
-    svg_text(out, middle, HEIGHT - 16, "middle", spec->x_label);
-    fprintf(out, "<g transform=\"translate(18 %d) rotate(-90)\">", (TOP + HEIGHT - BOTTOM) / 2);
-    svg_text(out, 0, 0, "middle", spec->y_label);
-    fputs("</g>\n", out);
+    double ticks[AXIS_MOST_TICKS];
+    char label[AXIS_LABEL_BYTES];
+    size_t count = axis_ticks(&plot->y, plot->height < 240 ? 5 : 6, ticks);
+    for (size_t i = 0; i < count; i++) {
+        double y = axis_place(&plot->y, ticks[i]);
+        fprintf(out, "<path class=\"grid\" d=\"M%.1f %.1fH%.1f\"/>", plot->x.from, y, plot->x.to);
+        axis_label(label, sizeof label, ticks[i]);
+        svg_text(out, plot->x.from - 8, y + 4.5, "end", label);
+    }
 }
 
-/* All of it, into the buffer of `out`; whether that worked is seen when it is flushed. */
-static void svg_draw(FILE *out, const struct svg_histogram *spec)
+void svg_begin(FILE *out, struct svg_plot *plot)
 {
-    uint64_t most = 0;
-    for (size_t i = 0; i < spec->bins; i++)
-        most = spec->counts[i] > most ? spec->counts[i] : most;
-    fprintf(out,
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" class=\"figure\" "
-            "role=\"img\">\n<title>",
-            WIDTH, HEIGHT);
-    svg_characters(out, spec->title != NULL ? spec->title : spec->x_label);
-    fprintf(out, "</title>\n%s<rect class=\"paper\" width=\"%d\" height=\"%d\"/>\n", svg_style,
-            WIDTH, HEIGHT);
-    if (spec->log_y)
-        svg_log_ticks(out, spec, most);
-    else
-        svg_linear_ticks(out, spec, most);
-    svg_bars(out, spec, most);
-    fprintf(out, "<path class=\"axis\" d=\"M%d %dV%dH%d\"/>\n", LEFT, TOP, HEIGHT - BOTTOM,
-            WIDTH - RIGHT);
-    svg_x_ticks(out, spec);
-    svg_labels(out, spec);
+    if (plot->width == 0)
+        plot->width = 720;
+    if (plot->height == 0)
+        plot->height = 420;
+    double top = SVG_TOP + (plot->title != NULL ? SVG_TITLE : 0);
+    plot->x.from = SVG_LEFT;
+    plot->x.to = plot->width - SVG_RIGHT;
+    plot->y.from = plot->height - SVG_BOTTOM;
+    plot->y.to = top;
+    /* Inside a page the name space goes without saying. */
+    fprintf(out, "<svg%s viewBox=\"0 0 %u %u\" class=\"figure\" role=\"img\" aria-label=\"",
+            plot->bare ? "" : " xmlns=\"http://www.w3.org/2000/svg\"", plot->width, plot->height);
+    html_text(out, plot->title != NULL ? plot->title : plot->y_label);
+    fputs(" by ", out);
+    html_text(out, plot->x_label);
+    fputs("\">\n", out);
+    if (!plot->bare)
+        fputs(svg_style, out);
+    if (plot->title != NULL)
+        svg_text(out, (plot->x.from + plot->x.to) / 2, 22, "middle", plot->title);
+    svg_text(out, 6, top - 13, "start", plot->y_label);
+    svg_text(out, (plot->x.from + plot->x.to) / 2, plot->height - 8, "middle", plot->x_label);
+    svg_y_axis(out, plot);
+    svg_x_axis(out, plot);
+    fprintf(out, "<path class=\"axis\" d=\"M%.1f %.1fH%.1f\"/>\n", plot->x.from, plot->y.from,
+            plot->x.to);
+}
+
+void svg_end(FILE *out)
+{
     fputs("</svg>\n", out);
 }
 
-int svg_histogram(FILE *out, const struct svg_histogram *spec)
+/* ---- histograms */
+
+/* "0.505 to 0.51: 12 latents" */
+static void svg_bar_title(FILE *out, const struct svg_histogram *spec, size_t i)
 {
-    svg_draw(out, spec);
-    if (fflush(out) == 0 && !ferror(out))
-        return 0;
-    return errno == EPIPE ? ERR_CLOSED : log_fail_errno("cannot write the figure");
+    double step = (spec->max - spec->min) / (double)spec->bins;
+    const char *unit = spec->unit != NULL ? spec->unit : "latents";
+    fprintf(out, "<title>%.4g to %.4g: ", spec->min + step * (double)i,
+            spec->min + step * (double)(i + 1));
+    html_count(out, spec->counts[i]);
+    fputc(' ', out);
+    html_text(out, unit);
+    fputs("</title>", out);
+}
+
+static void svg_bar(FILE *out, const struct svg_histogram *spec, const struct svg_plot *plot,
+                    size_t i)
+{
+    double step = (plot->x.to - plot->x.from) / (double)spec->bins;
+    double x = plot->x.from + step * (double)i, base = plot->y.from;
+    double tall = base - axis_place(&plot->y, (double)spec->counts[i]);
+    double gap = step > 4 ? 1 : step > 2 ? 0.5 : 0;
+    const char *class = spec->classes != NULL ? spec->classes[i] : NULL;
+    /* A single latent among thousands must still be seen. */
+    tall = tall < 1.5 ? 1.5 : tall;
+    fprintf(out, "<g><path class=\"hit\" d=\"M%.2f %.1fV%.1fh%.2fV%.1fz\"/>", x, base, plot->y.to,
+            step, base);
+    fprintf(out, "<path class=\"bar%s%s\" d=\"M%.2f %.2fh%.2fV%.1fh-%.2fz\"/>",
+            class != NULL ? " " : "", class != NULL ? class : "", x, base - tall, step - gap, base,
+            step - gap);
+    svg_bar_title(out, spec, i);
+    fputs("</g>\n", out);
+}
+
+void svg_histogram(FILE *out, const struct svg_histogram *spec)
+{
+    uint64_t most = 1;
+    for (size_t i = 0; i < spec->bins; i++)
+        most = spec->counts[i] > most ? spec->counts[i] : most;
+    struct svg_plot plot = {
+        .title = spec->title,
+        .x_label = spec->x_label,
+        .y_label = spec->y_label,
+        .width = spec->width,
+        .height = spec->height,
+        .bare = spec->bare,
+        .x = {.min = spec->min, .max = spec->max},
+        /* From half a latent up, so that a bar of one can be seen. */
+        .y = {.min = spec->log_y ? 0.5 : 0,
+              .max = (double)most * 1.04,
+              .log = spec->log_y,
+              .whole = true},
+        .ticks = spec->ticks,
+        .tick_count = spec->tick_count,
+    };
+    svg_begin(out, &plot);
+    for (size_t i = 0; i < spec->bins; i++)
+        if (spec->counts[i] > 0)
+            svg_bar(out, spec, &plot, i);
+    svg_end(out);
 }
 
 int svg_histogram_file(const char *path, const struct svg_histogram *spec)
@@ -172,7 +171,7 @@ int svg_histogram_file(const char *path, const struct svg_histogram *spec)
     FILE *out = fopen(path, "w");
     if (out == NULL)
         return log_fail_errno("cannot write '%s'", path);
-    svg_draw(out, spec);
+    svg_histogram(out, spec);
     int status = fflush(out) != 0 || ferror(out) ? log_fail_errno("cannot write '%s'", path) : 0;
     if (fclose(out) != 0 && status == 0)
         status = log_fail_errno("cannot write '%s'", path);

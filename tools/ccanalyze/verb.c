@@ -53,6 +53,11 @@ static int verb_print_plan(uint64_t memory, const struct begin *begin)
     return 0; /* tool_finish() flushes standard output and sees whether that worked */
 }
 
+int verb_plan(const struct crosscoder *cc, uint64_t more)
+{
+    return verb_print_plan(verb_checkpoint_bytes(cc) + more, NULL);
+}
+
 int verb_run_norms(const void *options, const char *pair,
                    int (*work)(const void *options, const struct norms *norms))
 {
@@ -61,7 +66,7 @@ int verb_run_norms(const void *options, const char *pair,
     struct norms norms = {0};
     int status = verb_read(&cc, common, false, !common->plan);
     if (status == 0 && common->plan)
-        status = verb_print_plan(verb_checkpoint_bytes(&cc) + norms_bytes(&cc), NULL);
+        status = verb_plan(&cc, norms_bytes(&cc));
     else if (status == 0 && (status = norms_compute(&norms, &cc, pair)) == 0)
         status = work(options, &norms);
     norms_free(&norms);
@@ -80,4 +85,29 @@ int verb_plan_scan(const struct scan_setup *setup, uint64_t more)
                                  reader == NULL ? NULL : stream_reader_begin(reader));
     stream_reader_free(reader);
     return status;
+}
+
+int verb_open_tokenizer(struct tokenizer **tokenizer, const char *folder)
+{
+    if (folder == NULL)
+        return 0;
+    int status = tokenizer_open_folder(tokenizer, folder);
+    if (status == 0 && *tokenizer == NULL)
+        status = log_fail(ERR_USAGE, "'%s' has no tokenizer.json", folder);
+    return status;
+}
+
+int verb_check_tokenizer(const struct tokenizer *tokenizer, const struct begin *begin,
+                         const char *folder)
+{
+    char hash[33];
+    if (tokenizer == NULL || begin->tokenizer_hash[0] == '\0')
+        return 0;
+    tokenizer_hash(tokenizer, hash);
+    if (strcmp(hash, begin->tokenizer_hash) == 0)
+        return 0;
+    return log_fail(ERR_USAGE,
+                    "the rows were made with another tokenizer (%s) than that of '%s' (%s); give "
+                    "the folder of a model that made them",
+                    begin->tokenizer_hash, folder, hash);
 }

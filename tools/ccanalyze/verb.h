@@ -15,6 +15,7 @@
 #include "common/err.h"
 #include "common/opt.h"
 #include "common/stream.h"
+#include "common/tokenizer.h"
 #include "norms.h"
 #include "scan.h"
 #include "table.h"
@@ -26,7 +27,7 @@ struct verb {
 };
 
 extern const struct verb verb_info, verb_verify, verb_salvage, verb_pack, verb_dump, verb_norms,
-    verb_clusters, verb_cosine, verb_freq, verb_eval, verb_top;
+    verb_clusters, verb_cosine, verb_freq, verb_eval, verb_top, verb_report;
 
 /* ---- parts that verbs share */
 
@@ -65,8 +66,19 @@ int verb_run_norms(const void *options, const char *pair,
 struct scan_setup verb_scan_setup(const struct crosscoder *cc, const struct opt_common *common,
                                   const struct verb_compute *compute);
 
-/* --plan of a pass over rows: prints the memory that the checkpoint as it was read, the pass and
- * `more` bytes take, and the number of rows where files are named and it is known. */
+/* --plan: prints the memory that the checkpoint as it was read and `more` bytes take. */
+int verb_plan(const struct crosscoder *cc, uint64_t more) MUST_CHECK;
+
+/* The same with a pass over rows: prints the memory that the checkpoint as it was read, the pass
+ * and `more` bytes take, and the number of rows where files are named and it is known. */
 int verb_plan_scan(const struct scan_setup *setup, uint64_t more) MUST_CHECK;
+
+/* The tokenizer of --model DIR, NULL where folder is NULL. ERR_USAGE (logged) where it has none. */
+int verb_open_tokenizer(struct tokenizer **tokenizer, const char *folder) MUST_CHECK;
+
+/* ERR_USAGE (logged) where the rows say that they were made with another one: the pieces would be
+ * of other tokens, and nothing would show it. tokenizer may be NULL. */
+int verb_check_tokenizer(const struct tokenizer *tokenizer, const struct begin *begin,
+                         const char *folder) MUST_CHECK;
 
 #endif

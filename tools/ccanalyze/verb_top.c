@@ -262,22 +262,6 @@ static int top_print(struct table *table, bool json, const struct top *top, cons
 
 /* ---- running */
 
-/* The pieces would be of other tokens, and nothing would show it. */
-static int top_check_tokenizer(const struct tokenizer *tokenizer, const struct begin *begin,
-                               const char *folder)
-{
-    char hash[33];
-    if (tokenizer == NULL || begin->tokenizer_hash[0] == '\0')
-        return 0;
-    tokenizer_hash(tokenizer, hash);
-    if (strcmp(hash, begin->tokenizer_hash) == 0)
-        return 0;
-    return log_fail(ERR_USAGE,
-                    "the rows were made with another tokenizer (%s) than that of '%s' (%s); give "
-                    "the folder of a model that made them",
-                    begin->tokenizer_hash, folder, hash);
-}
-
 static int top_scan(const struct scan_setup *setup, struct top *top,
                     const struct tokenizer *tokenizer, const char *folder, uint64_t *rows)
 {
@@ -287,7 +271,7 @@ static int top_scan(const struct scan_setup *setup, struct top *top,
     if (status == 0)
         status = top_check_begin(scan_begin(scan));
     if (status == 0)
-        status = top_check_tokenizer(tokenizer, scan_begin(scan), folder);
+        status = verb_check_tokenizer(tokenizer, scan_begin(scan), folder);
     if (status == 0)
         while ((status = scan_next(scan, &block)) == 1) {
             *rows = block.first_row + block.rows;
@@ -298,16 +282,6 @@ static int top_scan(const struct scan_setup *setup, struct top *top,
     if (status == 0)
         status = top_finish(top);
     return status != 0 ? status : closed;
-}
-
-static int top_open_tokenizer(struct tokenizer **tokenizer, const char *folder)
-{
-    if (folder == NULL)
-        return 0;
-    int status = tokenizer_open_folder(tokenizer, folder);
-    if (status == 0 && *tokenizer == NULL)
-        status = log_fail(ERR_USAGE, "'%s' has no tokenizer.json", folder);
-    return status;
 }
 
 static int top_collect(const struct top_options *options, const struct crosscoder *cc,
@@ -351,7 +325,7 @@ static int top_run(const void *values)
     if (status == 0)
         status = norms_compute(&norms, &cc, options->pair);
     if (status == 0)
-        status = top_open_tokenizer(&tokenizer, options->model);
+        status = verb_open_tokenizer(&tokenizer, options->model);
     if (status == 0)
         status = top_choose(options, &cc, &norms, &chosen, &count);
     if (status == 0)
