@@ -51,30 +51,6 @@ struct safetensors {
     const void *context;        /* of wanted, while opening */
 };
 
-static const struct {
-    const char *name;
-    size_t size;
-} safetensors_types[SAFETENSORS_TYPE_COUNT] = {
-    [SAFETENSORS_BOOL] = {"BOOL", 1},       [SAFETENSORS_U8] = {"U8", 1},
-    [SAFETENSORS_I8] = {"I8", 1},           [SAFETENSORS_F8_E5M2] = {"F8_E5M2", 1},
-    [SAFETENSORS_F8_E4M3] = {"F8_E4M3", 1}, [SAFETENSORS_I16] = {"I16", 2},
-    [SAFETENSORS_U16] = {"U16", 2},         [SAFETENSORS_F16] = {"F16", 2},
-    [SAFETENSORS_BF16] = {"BF16", 2},       [SAFETENSORS_I32] = {"I32", 4},
-    [SAFETENSORS_U32] = {"U32", 4},         [SAFETENSORS_F32] = {"F32", 4},
-    [SAFETENSORS_F64] = {"F64", 8},         [SAFETENSORS_I64] = {"I64", 8},
-    [SAFETENSORS_U64] = {"U64", 8},
-};
-
-size_t safetensors_type_size(enum safetensors_type type)
-{
-    return safetensors_types[type].size;
-}
-
-const char *safetensors_type_name(enum safetensors_type type)
-{
-    return safetensors_types[type].name;
-}
-
 /* ---- one tensor's entry in the header */
 
 static int safetensors_read_type(struct safetensors_tensor *tensor, const json_t *entry,
@@ -84,7 +60,7 @@ static int safetensors_read_type(struct safetensors_tensor *tensor, const json_t
     if (type == NULL)
         return log_fail(ERR_DATA, "'%s': tensor '%s' has no dtype", path, tensor->name);
     for (unsigned i = 0; i < SAFETENSORS_TYPE_COUNT; i++) {
-        if (strcmp(type, safetensors_types[i].name) == 0) {
+        if (strcmp(type, safetensors_type_name((enum safetensors_type)i)) == 0) {
             tensor->type = (enum safetensors_type)i;
             return 0;
         }

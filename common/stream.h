@@ -27,13 +27,21 @@
 #define STREAM_MAX_PAYLOAD (64u << 20)
 #define STREAM_VERSION 1
 
-enum stream_type { STREAM_BEGIN = 1, STREAM_DATA = 2, STREAM_END = 3, STREAM_ABORT = 4, STREAM_MARK = 5 };
+enum stream_type {
+    STREAM_BEGIN = 1,
+    STREAM_DATA = 2,
+    STREAM_END = 3,
+    STREAM_ABORT = 4,
+    STREAM_MARK = 5
+};
 
 /* Flag of a DATA record: row bytes are split by significance. */
 #define STREAM_PLANES 1u
 
 enum stream_codec { STREAM_CODEC_AUTO, STREAM_CODEC_NONE, STREAM_CODEC_LZ4, STREAM_CODEC_ZSTD };
-#define STREAM_CODEC_CHOICES "auto|none|lz4|zstd" /* in the order of the enum, for option tables */
+#define STREAM_CODEC_CHOICES                                            \
+    "auto|none|lz4|zstd" /* in the order of the enum, for option tables \
+                          */
 
 /* A row's tag: where it came from. */
 struct stream_tag {
@@ -60,7 +68,7 @@ struct stream_record {
     uint32_t rows;
     int64_t offset;        /* of its frame's first byte in its file */
     uint32_t stored_bytes; /* of the frame */
-    const uint8_t *tags; /* (rows, 16) activations; NULL for tokens */
+    const uint8_t *tags;   /* (rows, 16) activations; NULL for tokens */
     const uint8_t *data; /* activations: (rows, row_bytes), planes undone; tokens: the sequences */
     size_t data_bytes;
 };
@@ -84,9 +92,9 @@ int stream_reader_open(struct stream_reader **reader, char *const *paths, size_t
                        enum begin_kind kind, unsigned threads) MUST_CHECK;
 void stream_reader_free(struct stream_reader *reader);
 
-/* The first BEGIN; where all inputs are regular files, a null `rows` has been filled in from END, rows
- * that END says were not finite are taken off, and rows and seq_len speak of all parts (they are
- * not there where that is not known). */
+/* The first BEGIN; where all inputs are regular files, a null `rows` has been filled in from END,
+ * rows that END says were not finite are taken off, and rows and seq_len speak of all parts (they
+ * are not there where that is not known). */
 const struct begin *stream_reader_begin(const struct stream_reader *reader);
 
 /* Its JSON as it was read, for a downstream BEGIN's "upstream"; borrowed. */
@@ -124,8 +132,8 @@ struct stream_sequence {
     const uint8_t *ids; /* (length) u32 little-endian, unaligned */
 };
 
-/* The first sequence of a record starts at *offset = 0: 1 and *offset moved on, or 0 behind the last.
- * The reader has already checked that the lengths fill the record. */
+/* The first sequence of a record starts at *offset = 0: 1 and *offset moved on, or 0 behind the
+ * last. The reader has already checked that the lengths fill the record. */
 int stream_sequence_next(const struct stream_record *record, size_t *offset,
                          struct stream_sequence *sequence);
 
@@ -149,8 +157,8 @@ int stream_writer_rows(struct stream_writer *writer, const uint8_t *tags, const 
 int stream_writer_sequence(struct stream_writer *writer, uint64_t index, const uint32_t *ids,
                            uint32_t length) MUST_CHECK;
 
-/* Sends what is buffered now (a live reader waits for it); records then depend on when it is called,
- * so it is called at places that the input alone determines. */
+/* Sends what is buffered now (a live reader waits for it); records then depend on when it is
+ * called, so it is called at places that the input alone determines. */
 int stream_writer_flush(struct stream_writer *writer) MUST_CHECK;
 
 /* END (skipped: {"reason": count} or NULL, borrowed), index, flush, close. A disk that fills up is

@@ -1,7 +1,7 @@
 /* stream_map.h - where the parts and records of regular files lie, without decoding the rows.
  *
- * A part is one BEGIN ... END; a file holds one or, after cat, several. Parts are found from the end
- * of a file by their indexes, else by walking over the frames. Internal to the stream modules
+ * A part is one BEGIN ... END; a file holds one or, after cat, several. Parts are found from the
+ * end of a file by their indexes, else by walking over the frames. Internal to the stream modules
  * and to the programs that describe, verify and salvage files.
  */
 #ifndef CCPIPE_STREAM_MAP_H
@@ -15,13 +15,13 @@
 #include "io.h"
 
 struct stream_part {
-    size_t file;         /* which of the files */
-    int64_t start, end;  /* BEGIN's first byte; behind END's last byte (before the index) */
-    bool has_end;        /* the last record is a whole END */
-    bool joined;         /* there is an END, and it counts less: several parts, not told apart */
+    size_t file;        /* which of the files */
+    int64_t start, end; /* BEGIN's first byte; behind END's last byte (before the index) */
+    bool has_end;       /* the last record is a whole END */
+    bool joined;        /* there is an END, and it counts less: several parts, not told apart */
     uint64_t rows, first_row; /* of END and BEGIN; 0 without END */
-    uint64_t not_finite; /* rows of BEGIN's count that END says were left out */
-    struct index index;  /* with entries only where the file had a good one */
+    uint64_t not_finite;      /* rows of BEGIN's count that END says were left out */
+    struct index index;       /* with entries only where the file had a good one */
 };
 
 struct stream_map {
@@ -31,8 +31,7 @@ struct stream_map {
 
 /* Maps `count` open regular files. Files that are cut or damaged give parts without has_end and no
  * error: whoever reads them will meet it. Negative codes are for I/O and memory alone. */
-int stream_map_build(struct stream_map *map, const struct io_file *files,
-                     size_t count) MUST_CHECK;
+int stream_map_build(struct stream_map *map, const struct io_file *files, size_t count) MUST_CHECK;
 void stream_map_free(struct stream_map *map);
 
 /* Rows of all parts, where each has its END. */

@@ -15,8 +15,8 @@ struct emit {
     struct tokens *tokens;
     const struct sources *sources;
     struct pass_rule rule;
-    size_t batch;    /* sequences of a pass */
-    uint32_t length; /* of a sequence, that is reserved */
+    size_t batch;       /* sequences of a pass */
+    uint32_t length;    /* of a sequence, that is reserved */
     uint64_t announced; /* rows that BEGIN says, 0: unknown */
     struct pass pass;
 

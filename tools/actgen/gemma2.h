@@ -65,8 +65,8 @@ int gemma2_create(struct gemma2 **model, const struct gemma2_device *on,
                   size_t model_index) MUST_CHECK;
 void gemma2_free(struct gemma2 *model);
 
-/* Whether a model of which `depth` (struct sources_depth) is computed needs the tensor of that name;
- * a safetensors_wanted. */
+/* Whether a model of which `depth` (struct sources_depth) is computed needs the tensor of that
+ * name; a safetensors_wanted. */
 bool gemma2_wants(const char *name, const void *depth);
 
 /* `tensors` say how the embedding is stored. ERR_DATA or ERR_USAGE, naming the tensor, where one
