@@ -541,6 +541,28 @@ static void an_id_beyond_the_vocabulary_is_corrupt(void **state)
     tiny_free(&tiny);
 }
 
+/* ---- memory */
+
+/* BEGIN's word is enough to know what a pass takes; it is asked for before weights are read or an
+ * output is made. */
+static void memory_that_is_not_there_is_refused_first(void **state)
+{
+    struct tiny tiny;
+    (void)state;
+    tiny_make(&tiny, &tiny_default, SAFETENSORS_F32, 1);
+    const char *model = write_several(&tiny);
+    actgen_write_tokens(actgen_path("tokens"), NULL, NULL, 0, UINT64_C(1) << 31, 0);
+    unlink(actgen_path("rows"));
+    assert_int_equal(actgen_run("--batch", "1", FROM_SEVERAL(model)), 71);
+    actgen_assert_says("GB of memory");
+    assert_int_equal(access(actgen_path("rows"), F_OK), -1);
+    assert_int_equal(actgen_run("--batch", "3", FROM_SEVERAL(model)), 64);
+    actgen_assert_says("lower --batch");
+    actgen_write_tokens(actgen_path("tokens"), NULL, NULL, 0, INT64_MAX, 0);
+    assert_int_equal(actgen_run("--batch", "3", FROM_SEVERAL(model)), 64);
+    tiny_free(&tiny);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -556,6 +578,7 @@ int main(void)
         cmocka_unit_test(more_than_a_thousandth_is_corrupt),
         cmocka_unit_test(a_factor_must_not_make_rows_infinite),
         cmocka_unit_test(an_id_beyond_the_vocabulary_is_corrupt),
+        cmocka_unit_test(memory_that_is_not_there_is_refused_first),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
