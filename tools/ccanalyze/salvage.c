@@ -232,7 +232,7 @@ static int salvage_pass_over(struct salvage *salvage, int64_t *at, int code)
         return status;
     const struct salvage_part *part = salvage_part(salvage);
     salvage->damages++;
-    log_warning("'%s': the bytes from %" PRId64 " to %" PRId64 ", behind row %" PRIu64 ", %s",
+    log_warning("'%s': the bytes from %" PRId64 " to %" PRId64 ", at row %" PRIu64 ", %s",
                 salvage->file.name, *at, next, part == NULL ? 0 : part->order.part.row,
                 code == ERR_TRUNCATED && next == salvage->size ? "are a record that was cut"
                                                                : "are no whole record");
@@ -352,8 +352,11 @@ static int salvage_make_begin(struct begin *begin, const struct salvage_part *pa
     int status = begin_copy(begin, &part->order.begin);
     if (status != 0)
         return status;
+    /* Readers take off what END counts as not finite: it was announced, and is left out by right.
+     */
+    json_int_t not_finite = json_integer_value(json_object_get(part->skipped, "not_finite"));
     begin->has_rows = true;
-    begin->rows = part->rows;
+    begin->rows = part->rows + (not_finite > 0 ? (uint64_t)not_finite : 0);
     if (part->gap_rows == 0)
         return 0;
     json_decref(begin->extra);

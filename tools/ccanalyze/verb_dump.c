@@ -16,7 +16,8 @@
 #include "rows.h"
 #include "verb.h"
 
-#define DUMP_HEAD_BYTES 256
+#define DUMP_HEAD_BYTES 128 /* of a header, whatever the count of rows in it */
+#define DUMP_HEAD_ROOM 256
 #define DUMP_TAG_FIELDS 3
 
 struct dump_options {
@@ -58,14 +59,15 @@ struct dump_array {
     const char *type;
     uint64_t width; /* elements of a row */
     bool wanted;
+    bool file_of_ours; /* a regular file from its beginning: the header can be written again */
 };
 
 struct dump {
     struct stream_reader *reader;
     const struct begin *begin;
     uint64_t from, to; /* rows, counted from 0; to = UINT64_MAX: all */
-    bool known;
-    uint64_t count; /* where known: rows that will come */
+    bool known;        /* count will come: it was asked for, or a file's END has counted */
+    uint64_t count;
     uint64_t done;
     struct dump_array npy, tags;
     struct table *table; /* text instead */
@@ -98,7 +100,8 @@ static int dump_measure(struct dump *dump)
     if (begin->has_rows &&
         (dump->from > begin->rows || (dump->to != UINT64_MAX && dump->to > begin->rows)))
         return log_fail(ERR_USAGE, "--rows: the input has %" PRIu64 " rows", begin->rows);
-    dump->known = begin->has_rows || dump->to != UINT64_MAX;
+    dump->known =
+        dump->to != UINT64_MAX || (begin->has_rows && stream_reader_is_regular(dump->reader));
     dump->count = (dump->to != UINT64_MAX ? dump->to : begin->rows) - dump->from;
     return 0;
 }
@@ -107,9 +110,10 @@ static int dump_measure(struct dump *dump)
 
 static int dump_write_header(struct dump_array *array, uint64_t rows, bool again)
 {
-    uint8_t head[DUMP_HEAD_BYTES];
+    uint8_t head[DUMP_HEAD_ROOM];
     const uint64_t shape[] = {rows, array->width};
     size_t size = npy_format(head, array->type, shape, 2);
+    assert(size == DUMP_HEAD_BYTES); /* so that it can be written over another one */
     if (!again)
         return io_write(&array->file, head, size);
     ssize_t put = pwrite(array->file.fd, head, size, 0);
@@ -121,25 +125,34 @@ static int dump_write_header(struct dump_array *array, uint64_t rows, bool again
 static int dump_open_array(struct dump *dump, struct dump_array *array, const char *path,
                            const char *type, uint64_t width)
 {
-    array->file = (struct io_file)IO_FILE_CLOSED;
     array->wanted = path != NULL;
     array->type = type;
     array->width = width;
     if (path == NULL)
         return 0;
+    bool announced = dump->known || dump->begin->has_rows;
     int status = io_open_output(&array->file, path, true);
-    if (status == 0 && !dump->known && !array->file.regular)
+    array->file_of_ours = array->file.regular && array->file.owned;
+    if (status == 0 && !announced && !array->file_of_ours)
         status = log_fail(ERR_USAGE,
                           "the stream does not say how many rows it has, and '%s' is no file whose "
                           "beginning can be written at the end; give --rows A:B or a file",
                           array->file.name);
-    return status == 0 ? dump_write_header(array, dump->known ? dump->count : 0, false) : status;
+    return status == 0 ? dump_write_header(array, announced ? dump->count : 0, false) : status;
 }
 
+/* The header's count once more, where it was not certain. */
 static int dump_end_array(const struct dump *dump, struct dump_array *array, int status)
 {
-    if (status == 0 && array->wanted && !dump->known)
-        status = dump_write_header(array, dump->done, true);
+    if (status == 0 && array->wanted && !dump->known) {
+        if (array->file_of_ours)
+            status = dump_write_header(array, dump->done, true);
+        else if (dump->done != dump->count)
+            status = log_fail(ERR_DATA,
+                              "'%s' was announced %" PRIu64 " rows, and %" PRIu64
+                              " came: some were left out; write to a file",
+                              array->file.name, dump->count, dump->done);
+    }
     int closed = io_close(&array->file);
     return status != 0 ? status : closed;
 }
@@ -216,12 +229,10 @@ static int dump_read(struct dump *dump)
         uint64_t first = record.first_row - base, end = first + record.rows;
         uint64_t from = first > dump->from ? first : dump->from;
         uint64_t to = end < dump->to ? end : dump->to;
-        status = 0;
-        if (from < to)
-            status = dump_rows(dump, record.tags + (from - first) * STREAM_TAG_BYTES,
-                               record.data + (from - first) * row_bytes, (size_t)(to - from));
-        if (status == 0)
-            continue;
+        status = from >= to
+                     ? 0
+                     : dump_rows(dump, record.tags + (from - first) * STREAM_TAG_BYTES,
+                                 record.data + (from - first) * row_bytes, (size_t)(to - from));
     }
     if (status == 0 && dump->known && dump->done != dump->count)
         status =
@@ -288,6 +299,8 @@ static int dump_run(const void *values)
     const struct dump_options *options = values;
     const struct opt_common *common = &options->common;
     struct dump dump = {.npy.file = IO_FILE_CLOSED, .tags.file = IO_FILE_CLOSED};
+    if (options->npy != NULL && options->tags != NULL && strcmp(options->npy, options->tags) == 0)
+        return log_fail(ERR_USAGE, "--npy and --tags are both '%s'", options->npy);
     int status = dump_parse_rows(&dump, options->rows);
     if (status == 0)
         status = stream_reader_open(&dump.reader, common->operands, common->operand_count,

@@ -13,6 +13,9 @@
 #include "describe.h"
 #include "verb.h"
 
+/* What the records that a reader takes in ahead need: three of about 2 MiB. */
+#define INFO_RECORD_BYTES (6u << 20)
+
 struct info_options {
     struct opt_common common;
     struct table_form form;
@@ -101,6 +104,10 @@ static int info_run(const void *values)
     if (common->operand_count != 1)
         return log_fail(ERR_USAGE, "one file or folder is expected, %zu are named",
                         common->operand_count);
+    if (common->plan) {
+        printf("memory\t%u\n", INFO_RECORD_BYTES);
+        return 0; /* tool_finish() flushes standard output and sees whether that worked */
+    }
     json_t *object;
     int status = describe_path(&object, common->operands[0]);
     if (status != 0)

@@ -1,7 +1,11 @@
 /* verb_verify.c - `ccanalyze verify`: a line for each FILE that is whole. */
-#include "common/log.h"
+#include <stdio.h>
+
 #include "verb.h"
 #include "verify.h"
+
+/* What one record of about 1 MiB takes: as stored, as decoded, and with its planes undone. */
+#define VERIFY_RECORD_BYTES (3u << 20)
 
 struct verify_options {
     struct opt_common common;
@@ -64,6 +68,10 @@ static int verify_run_verb(const void *values)
     const struct opt_common *common = &options->common;
     bool none = common->operand_count == 0;
     struct table *table;
+    if (common->plan) {
+        printf("memory\t%llu\n", (opt_threads(common) + 2ull) * VERIFY_RECORD_BYTES);
+        return 0; /* tool_finish() flushes standard output and sees whether that worked */
+    }
     int status = table_open(&table, &options->form, "files", columns, 3);
     if (status != 0)
         return status;

@@ -153,6 +153,12 @@ static int verify_stream(struct verify_report *report, const char *path, unsigne
     report->type = tokens ? "tokens" : "activations";
     status = verify_rows(&data, reader);
     const struct stream_end *end = stream_reader_end(reader);
+    const struct begin *begin = stream_reader_begin(reader);
+    if (status == 0 && stream_reader_is_regular(reader) && begin->has_rows &&
+        begin->rows != end->rows)
+        status =
+            log_fail(ERR_DATA, "'%s': BEGIN announces %" PRIu64 " rows and END counts %" PRIu64,
+                     path, begin->rows, end->rows);
     struct verify_index v = {.name = path, .file = stream_reader_file(reader), .data = &data};
     if (status == 0 && stream_reader_is_regular(reader))
         status = verify_indexes(&v);
