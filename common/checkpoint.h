@@ -29,8 +29,8 @@
  * another negative code. With `warn`, steps that do not verify are named in a warning. */
 int checkpoint_newest(const char *run, uint64_t *step, char **folder, bool warn) MUST_CHECK;
 
-/* The step numbers of a run folder, whether they verify or not, newest first: *steps (count), free()
- * it. ERR_USAGE (logged) where the folder cannot be opened. */
+/* The step numbers of a run folder, whether they verify or not, newest first: *steps (count),
+ * free() it. ERR_USAGE (logged) where the folder cannot be opened. */
 int checkpoint_list(const char *run, uint64_t **steps, size_t *count) MUST_CHECK;
 
 /* Checks manifest.json of a step folder against its files. 0, or ERR_DATA / ERR_TRUNCATED (logged

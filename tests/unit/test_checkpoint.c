@@ -15,56 +15,21 @@
 #include "common/checkpoint.h"
 #include "common/io.h"
 #include "common/log.h"
+#include "scratch.h"
 
 #define GOLDEN "tests/golden/crosscoder/step-7/"
-
-static char scratch[64];
-
-static const char *in_scratch(const char *name)
-{
-    static char paths[4][512];
-    static unsigned next;
-    char *path = paths[next++ % 4];
-    int length = snprintf(path, sizeof paths[0], "%s/%s", scratch, name);
-    assert_true(length > 0 && (size_t)length < sizeof paths[0]);
-    return path;
-}
-
-static void write_file(const char *name, const void *bytes, size_t size)
-{
-    unlink(in_scratch(name));
-    FILE *file = fopen(in_scratch(name), "wb");
-    assert_non_null(file);
-    assert_int_equal(fwrite(bytes, 1, size, file), size);
-    assert_int_equal(fclose(file), 0);
-}
 
 /* A step folder of two files, sealed. */
 static void make_step(const char *folder, const char *weights)
 {
     static const char *const files[] = {"cc.safetensors", "state.json"};
     char name[128];
-    assert_int_equal(mkdir(in_scratch(folder), 0700), 0);
+    assert_int_equal(mkdir(scratch_path(folder), 0700), 0);
     snprintf(name, sizeof name, "%s/cc.safetensors", folder);
-    write_file(name, weights, strlen(weights));
+    scratch_write(name, weights, strlen(weights));
     snprintf(name, sizeof name, "%s/state.json", folder);
-    write_file(name, "{}", 2);
-    assert_int_equal(checkpoint_seal(in_scratch(folder), files, 2), 0);
-}
-
-static int set_up(void **state)
-{
-    (void)state;
-    strcpy(scratch, "/tmp/test_checkpoint.XXXXXX");
-    return mkdtemp(scratch) == NULL;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf '%s'", scratch);
-    return system(command);
+    scratch_write(name, "{}", 2);
+    assert_int_equal(checkpoint_seal(scratch_path(folder), files, 2), 0);
 }
 
 static void test_newest_passes_over_what_does_not_verify(void **state)
@@ -78,27 +43,27 @@ static void test_newest_passes_over_what_does_not_verify(void **state)
     make_step("step-11.tmp", "eleven");
     assert_int_equal(checkpoint_newest(scratch, &step, &folder, false), 0);
     assert_int_equal(step, 10);
-    assert_string_equal(folder, in_scratch("step-10"));
+    assert_string_equal(folder, scratch_path("step-10"));
     free(folder);
-    write_file("step-10/cc.safetensors", "tex", 3);
-    assert_int_equal(checkpoint_verify(in_scratch("step-10"), true), ERR_DATA);
+    scratch_write("step-10/cc.safetensors", "tex", 3);
+    assert_int_equal(checkpoint_verify(scratch_path("step-10"), true), ERR_DATA);
     assert_int_equal(checkpoint_newest(scratch, &step, &folder, false), 0);
     assert_int_equal(step, 9);
     free(folder);
-    write_file("step-9/state.json", "{", 1);
-    assert_int_equal(checkpoint_verify(in_scratch("step-9"), true), ERR_TRUNCATED);
+    scratch_write("step-9/state.json", "{", 1);
+    assert_int_equal(checkpoint_verify(scratch_path("step-9"), true), ERR_TRUNCATED);
     assert_int_equal(checkpoint_newest(scratch, &step, &folder, false), ERR_DATA);
     assert_null(folder);
-    assert_int_equal(checkpoint_remove(in_scratch("step-9")), 0);
-    assert_int_equal(checkpoint_remove(in_scratch("step-9")), 0);
-    assert_int_equal(access(in_scratch("step-9"), F_OK), -1);
+    assert_int_equal(checkpoint_remove(scratch_path("step-9")), 0);
+    assert_int_equal(checkpoint_remove(scratch_path("step-9")), 0);
+    assert_int_equal(access(scratch_path("step-9"), F_OK), -1);
 }
 
 /* ---- damage */
 
 static int verify(const char *folder)
 {
-    return checkpoint_verify(in_scratch(folder), true);
+    return checkpoint_verify(scratch_path(folder), true);
 }
 
 /* Copies a file of the step folder that tests/oracle made. */
@@ -108,13 +73,13 @@ static void copy_golden(const char *name, const char *to)
     size_t size;
     snprintf(from, sizeof from, GOLDEN "%s", name);
     assert_int_equal(io_read_file(&bytes, &size, from, 1u << 20), 0);
-    write_file(to, bytes, size);
+    scratch_write(to, bytes, size);
     free(bytes);
 }
 
 static void copy_step(void)
 {
-    assert_int_equal(mkdir(in_scratch("step-7"), 0700), 0);
+    assert_int_equal(mkdir(scratch_path("step-7"), 0700), 0);
     copy_golden("cc.safetensors", "step-7/cc.safetensors");
     copy_golden("state.json", "step-7/state.json");
     copy_golden("manifest.json", "step-7/manifest.json");
@@ -132,23 +97,23 @@ static void test_every_changed_byte(void **state)
     for (size_t i = 0; i < 3; i++) {
         char *bytes;
         size_t size;
-        assert_int_equal(io_read_file(&bytes, &size, in_scratch(names[i]), 1u << 20), 0);
+        assert_int_equal(io_read_file(&bytes, &size, scratch_path(names[i]), 1u << 20), 0);
         for (size_t at = 0; at < size; at++) {
             char was = bytes[at];
             bytes[at] = (char)(was ^ 0x24);
-            write_file(names[i], bytes, size);
+            scratch_write(names[i], bytes, size);
             bool space = i == 2 && (was == ' ' || was == '\n');
             assert_true(verify("step-7") != 0 || space);
             bytes[at] = was;
         }
-        write_file(names[i], bytes, size);
+        scratch_write(names[i], bytes, size);
         assert_int_equal(verify("step-7"), 0);
         for (size_t cut = 0; cut < size; cut++) { /* the manifest's last byte closes it */
-            write_file(names[i], bytes, cut);
+            scratch_write(names[i], bytes, cut);
             int status = verify("step-7");
             assert_true(status == ERR_TRUNCATED || (i == 2 && status == ERR_DATA));
         }
-        write_file(names[i], bytes, size);
+        scratch_write(names[i], bytes, size);
         free(bytes);
     }
 }
@@ -157,14 +122,14 @@ static void test_missing_files(void **state)
 {
     (void)state;
     copy_step();
-    assert_int_equal(unlink(in_scratch("step-7/state.json")), 0);
+    assert_int_equal(unlink(scratch_path("step-7/state.json")), 0);
     assert_int_equal(verify("step-7"), ERR_TRUNCATED);
     copy_golden("state.json", "step-7/state.json");
     assert_int_equal(verify("step-7"), 0);
-    write_file("step-7/notes.txt", "mine",
-               4); /* what the manifest does not name is not its business */
+    scratch_write("step-7/notes.txt", "mine",
+                  4); /* what the manifest does not name is not its business */
     assert_int_equal(verify("step-7"), 0);
-    assert_int_equal(unlink(in_scratch("step-7/manifest.json")), 0);
+    assert_int_equal(unlink(scratch_path("step-7/manifest.json")), 0);
     assert_int_equal(verify("step-7"), ERR_TRUNCATED);
 }
 
@@ -184,25 +149,25 @@ static void test_manifests_that_say_something_else(void **state)
     };
     copy_step();
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
-        write_file("step-7/manifest.json", texts[i], strlen(texts[i]));
+        scratch_write("step-7/manifest.json", texts[i], strlen(texts[i]));
         assert_int_equal(verify("step-7"), ERR_DATA);
     }
     /* A name that leaves the folder is not followed, though what it names has that size and sum. */
     char text[512];
-    write_file("outside", "", 0);
+    scratch_write("outside", "", 0);
     int length = snprintf(text, sizeof text,
                           "{\"format\":\"ccpipe checkpoint 1\",\"files\":{\"cc.safetensors\":{"
                           "\"bytes\":0,\"xxh3_128\":\"99aa06d3014798d86001c324468d497f\"},"
                           "\"%s\":{\"bytes\":0,"
                           "\"xxh3_128\":\"99aa06d3014798d86001c324468d497f\"}}}",
                           "state.json");
-    write_file("step-7/cc.safetensors", "", 0);
-    write_file("step-7/state.json", "", 0);
-    write_file("step-7/manifest.json", text, (size_t)length);
+    scratch_write("step-7/cc.safetensors", "", 0);
+    scratch_write("step-7/state.json", "", 0);
+    scratch_write("step-7/manifest.json", text, (size_t)length);
     assert_int_equal(verify("step-7"), 0); /* XXH3-128 of nothing */
     char *name = strstr(text, "state.json");
     memcpy(name, "../outside", 10);
-    write_file("step-7/manifest.json", text, (size_t)length);
+    scratch_write("step-7/manifest.json", text, (size_t)length);
     assert_int_equal(verify("step-7"), ERR_DATA);
 }
 
@@ -210,15 +175,16 @@ static void test_what_is_no_regular_file(void **state)
 {
     (void)state;
     copy_step();
-    assert_int_equal(unlink(in_scratch("step-7/state.json")), 0);
-    assert_int_equal(mkfifo(in_scratch("step-7/state.json"), 0600), 0); /* must not be waited for */
+    assert_int_equal(unlink(scratch_path("step-7/state.json")), 0);
+    assert_int_equal(mkfifo(scratch_path("step-7/state.json"), 0600),
+                     0); /* must not be waited for */
     assert_int_equal(verify("step-7"), ERR_DATA);
-    assert_int_equal(unlink(in_scratch("step-7/state.json")), 0);
-    assert_int_equal(mkdir(in_scratch("step-7/state.json"), 0700), 0);
+    assert_int_equal(unlink(scratch_path("step-7/state.json")), 0);
+    assert_int_equal(mkdir(scratch_path("step-7/state.json"), 0700), 0);
     assert_int_equal(verify("step-7"), ERR_DATA);
-    assert_int_equal(rmdir(in_scratch("step-7/state.json")), 0);
+    assert_int_equal(rmdir(scratch_path("step-7/state.json")), 0);
     copy_golden("state.json", "elsewhere");
-    assert_int_equal(symlink("../elsewhere", in_scratch("step-7/state.json")), 0);
+    assert_int_equal(symlink("../elsewhere", scratch_path("step-7/state.json")), 0);
     assert_int_equal(verify("step-7"), 0); /* a link to the right bytes is as good */
 }
 
@@ -234,20 +200,20 @@ static void test_names_of_steps(void **state)
     uint64_t *steps;
     size_t count;
     for (size_t i = 0; i < sizeof others / sizeof *others; i++)
-        assert_int_equal(mkdir(in_scratch(others[i]), 0700), 0);
+        assert_int_equal(mkdir(scratch_path(others[i]), 0700), 0);
     assert_int_equal(checkpoint_list(scratch, &steps, &count), 0);
     assert_int_equal(count, 0);
     free(steps);
-    assert_int_equal(mkdir(in_scratch("step-2"), 0700), 0);
-    assert_int_equal(mkdir(in_scratch("step-10"), 0700), 0);
-    assert_int_equal(mkdir(in_scratch("step-0"), 0700), 0);
+    assert_int_equal(mkdir(scratch_path("step-2"), 0700), 0);
+    assert_int_equal(mkdir(scratch_path("step-10"), 0700), 0);
+    assert_int_equal(mkdir(scratch_path("step-0"), 0700), 0);
     assert_int_equal(checkpoint_list(scratch, &steps, &count), 0);
     assert_int_equal(count, 3);
     assert_int_equal(steps[0], 10);
     assert_int_equal(steps[1], 2);
     assert_int_equal(steps[2], 0);
     free(steps);
-    assert_int_equal(checkpoint_list(in_scratch("no-such"), &steps, &count), ERR_USAGE);
+    assert_int_equal(checkpoint_list(scratch_path("no-such"), &steps, &count), ERR_USAGE);
 }
 
 /* ---- removal */
@@ -256,37 +222,37 @@ static void test_removal_stays_inside(void **state)
 {
     (void)state;
     copy_step();
-    write_file("precious", "x", 1);
-    assert_int_equal(symlink("../precious", in_scratch("step-7/link")), 0);
-    assert_int_equal(symlink("step-7", in_scratch("step-8")), 0);
-    assert_int_equal(checkpoint_remove(in_scratch("step-8")), 0); /* the link, not the folder */
+    scratch_write("precious", "x", 1);
+    assert_int_equal(symlink("../precious", scratch_path("step-7/link")), 0);
+    assert_int_equal(symlink("step-7", scratch_path("step-8")), 0);
+    assert_int_equal(checkpoint_remove(scratch_path("step-8")), 0); /* the link, not the folder */
     assert_int_equal(verify("step-7"), 0);
-    assert_int_equal(mkdir(in_scratch("step-7/sub"), 0700), 0);
-    assert_int_equal(checkpoint_remove(in_scratch("step-7")),
+    assert_int_equal(mkdir(scratch_path("step-7/sub"), 0700), 0);
+    assert_int_equal(checkpoint_remove(scratch_path("step-7")),
                      ERR_IO); /* nothing is descended into */
-    assert_int_equal(rmdir(in_scratch("step-7/sub")), 0);
-    assert_int_equal(checkpoint_remove(in_scratch("step-7")), 0);
-    assert_int_equal(access(in_scratch("step-7"), F_OK), -1);
-    assert_int_equal(access(in_scratch("precious"), F_OK), 0);
-    assert_int_equal(checkpoint_remove(in_scratch("precious")), ERR_IO); /* not a folder */
+    assert_int_equal(rmdir(scratch_path("step-7/sub")), 0);
+    assert_int_equal(checkpoint_remove(scratch_path("step-7")), 0);
+    assert_int_equal(access(scratch_path("step-7"), F_OK), -1);
+    assert_int_equal(access(scratch_path("precious"), F_OK), 0);
+    assert_int_equal(checkpoint_remove(scratch_path("precious")), ERR_IO); /* not a folder */
 }
 
 static void test_sealing_what_is_not_there(void **state)
 {
     (void)state;
     static const char *const files[] = {"cc.safetensors", "state.json"};
-    assert_int_equal(mkdir(in_scratch("step-1.tmp"), 0700), 0);
-    write_file("step-1.tmp/cc.safetensors", "x", 1);
-    assert_true(checkpoint_seal(in_scratch("step-1.tmp"), files, 2) < 0);
-    assert_int_equal(access(in_scratch("step-1.tmp/manifest.json"), F_OK), -1);
-    assert_int_equal(checkpoint_seal(in_scratch("step-1.tmp"), files, 1), 0);
+    assert_int_equal(mkdir(scratch_path("step-1.tmp"), 0700), 0);
+    scratch_write("step-1.tmp/cc.safetensors", "x", 1);
+    assert_true(checkpoint_seal(scratch_path("step-1.tmp"), files, 2) < 0);
+    assert_int_equal(access(scratch_path("step-1.tmp/manifest.json"), F_OK), -1);
+    assert_int_equal(checkpoint_seal(scratch_path("step-1.tmp"), files, 1), 0);
     assert_int_equal(verify("step-1.tmp"), 0);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, scratch_open, scratch_close)
         TEST(test_newest_passes_over_what_does_not_verify),
         TEST(test_every_changed_byte),
         TEST(test_missing_files),

@@ -16,33 +16,9 @@
 #include "common/io.h"
 #include "common/log.h"
 #include "common/safetensors.h"
+#include "scratch.h"
 
 #define GOLDEN "tests/golden/crosscoder/"
-
-static char scratch[64];
-
-static const char *in_scratch(const char *name)
-{
-    static char path[512];
-    int length = snprintf(path, sizeof path, "%s/%s", scratch, name);
-    assert_true(length > 0 && (size_t)length < sizeof path);
-    return path;
-}
-
-static int set_up(void **state)
-{
-    (void)state;
-    strcpy(scratch, "/tmp/test_crosscoder.XXXXXX");
-    return mkdtemp(scratch) == NULL;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf '%s'", scratch);
-    return system(command);
-}
 
 /* Weights whose every value says where it belongs. */
 static void fill(struct crosscoder *cc)
@@ -62,7 +38,7 @@ static void check_round_trip(const uint32_t widths[2])
     char a[] = "base.blocks.1.hook_resid_pre", b[] = "chat.blocks.1.hook_resid_pre";
     struct crosscoder_source sources[] = {{a, widths[0], 0.1}, {b, widths[1], 0.3}};
     struct crosscoder cc, back;
-    const char *path = in_scratch("round.safetensors");
+    const char *path = scratch_path("round.safetensors");
     assert_int_equal(crosscoder_init(&cc, sources, 2, 3), 0);
     fill(&cc);
     assert_int_equal(crosscoder_set(&cc, "recipe", "{\"l1\": 0.7, \"steps\": 12}"), 0);
@@ -110,7 +86,7 @@ static void test_equal_widths_are_the_seeds_tensors(void **state)
     static const char *const names[] = {"W_enc", "W_dec", "b_enc", "b_dec"};
     static const uint64_t shapes[][3] = {{2, 3, 4}, {4, 2, 3}, {4}, {2, 3}};
     static const unsigned ranks[] = {3, 3, 1, 2};
-    const char *path = in_scratch("seed.safetensors");
+    const char *path = scratch_path("seed.safetensors");
     assert_int_equal(crosscoder_init(&cc, sources, 2, 4), 0);
     fill(&cc);
     assert_int_equal(crosscoder_write(&cc, path), 0);
@@ -245,7 +221,7 @@ static void test_every_cut_of_a_file(void **state)
     char *bytes;
     size_t size;
     assert_int_equal(io_read_file(&bytes, &size, GOLDEN "unequal.safetensors", 1u << 20), 0);
-    const char *path = in_scratch("cut.safetensors");
+    const char *path = scratch_path("cut.safetensors");
     for (size_t cut = 0; cut < size; cut++) {
         struct crosscoder cc;
         unlink(path);
@@ -302,5 +278,5 @@ int main(void)
         cmocka_unit_test(test_rows_that_fit),
     };
     log_init("test_crosscoder", LOG_SILENT);
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, scratch_open, scratch_close);
 }

@@ -19,6 +19,7 @@
 
 #include "common/log.h"
 #include "common/stream.h"
+#include "scratch.h"
 #include "tools/ccanalyze/salvage.h"
 #include "tools/ccanalyze/verify.h"
 
@@ -27,7 +28,7 @@
 #define MOST_ROWS 64
 #define MOST_ROW_BYTES 512
 
-static char damaged[64] = "/tmp/test_salvage.XXXXXX", saved[80];
+static const char *damaged, *saved; /* paths in the scratch folder */
 
 /* ---- a file as it should be */
 
@@ -46,17 +47,6 @@ struct sample {
     struct row original[MOST_ROWS];
     uint64_t row_count;
 };
-
-/* A new file each time: to cut an old one and fill it again is brought to the disk at once by some
- * file systems. */
-static void write_bytes(const char *path, const uint8_t *bytes, size_t size)
-{
-    unlink(path);
-    FILE *file = fopen(path, "wb");
-    assert_non_null(file);
-    assert_int_equal(fwrite(bytes, 1, size, file), size);
-    assert_int_equal(fclose(file), 0);
-}
 
 /* The rows of a stream, tags and bytes, or sequences: their number. */
 static uint64_t read_rows(const char *path, struct row rows[MOST_ROWS])
@@ -181,7 +171,7 @@ static void cut_everywhere(const char *path)
     for (size_t cut = 0; cut < sample.size; cut++) {
         struct salvage_figures figures;
         bool kept[MOST_RECORDS] = {false};
-        write_bytes(damaged, sample.bytes, cut);
+        scratch_write("damaged", sample.bytes, cut);
         bool whole = cut == sample.starts[sample.frames];
         assert_int_equal(verify_status(damaged), whole ? 0 : ERR_TRUNCATED);
         int status = salvage_status(&figures);
@@ -221,7 +211,7 @@ static void check_change(const struct sample *sample, size_t at)
     struct salvage_figures figures;
     bool kept[MOST_RECORDS];
     size_t frame = frame_of(sample, at);
-    write_bytes(damaged, sample->bytes, sample->size);
+    scratch_write("damaged", sample->bytes, sample->size);
     int verified = verify_status(damaged), status = salvage_status(&figures);
     assert_true(verified == ERR_DATA || verified == ERR_TRUNCATED);
     if (frame == 0) {
@@ -270,7 +260,7 @@ static void join(const char *first, const char *second, size_t size)
     assert_non_null(joined);
     memcpy(joined, a.bytes, a.size);
     memcpy(joined + a.size, b.bytes, size);
-    write_bytes(damaged, joined, a.size + size);
+    scratch_write("damaged", joined, a.size + size);
     free(joined);
     free(a.bytes);
     free(b.bytes);
@@ -310,7 +300,7 @@ static void test_parts_of_a_cat_stay_parts(void **state)
     assert_non_null(bytes);
     memcpy(bytes, sample.bytes, cut);
     memcpy(bytes + cut, sample.bytes, sample.size);
-    write_bytes(damaged, bytes, cut + sample.size);
+    scratch_write("damaged", bytes, cut + sample.size);
     assert_int_equal(salvage_status(&figures), 0);
     assert_int_equal(figures.rows, 7);
     assert_int_equal(read_rows(saved, rows), 7);
@@ -350,7 +340,7 @@ static void test_a_shorter_stream_is_the_same_and_one_with_gaps_another(void **s
     open_sample(&sample, GOLDEN "rows-f32.ccps");
     json_decref(begin_of(GOLDEN "rows-f32.ccps", before));
 
-    write_bytes(damaged, sample.bytes, sample.starts[3]);
+    scratch_write("damaged", sample.bytes, sample.starts[3]);
     assert_int_equal(salvage_status(&figures), 0);
     json_t *begin = begin_of(saved, after);
     assert_string_equal(before, after);
@@ -360,7 +350,7 @@ static void test_a_shorter_stream_is_the_same_and_one_with_gaps_another(void **s
     assert_int_equal(figures.lost, 1);
 
     sample.bytes[sample.starts[2] + 100] ^= 1; /* the second record of rows: rows 2 and 3 */
-    write_bytes(damaged, sample.bytes, sample.size);
+    scratch_write("damaged", sample.bytes, sample.size);
     assert_int_equal(salvage_status(&figures), 0);
     assert_int_equal(figures.rows, 3);
     assert_int_equal(figures.lost, 2);
@@ -388,7 +378,7 @@ static void test_repeated_and_swapped_records(void **state)
     assert_non_null(made);
     memcpy(made, sample.bytes, at[2]); /* BEGIN, rows 0 and 1, and these once more */
     memcpy(made + at[2], sample.bytes + at[1], sample.size - at[1]);
-    write_bytes(damaged, made, sample.size + at[2] - at[1]);
+    scratch_write("damaged", made, sample.size + at[2] - at[1]);
     assert_true(verify_status(damaged) == ERR_DATA);
     assert_int_equal(salvage_status(&figures), 0);
     assert_int_equal(figures.rows, 5);
@@ -399,7 +389,7 @@ static void test_repeated_and_swapped_records(void **state)
     memcpy(made, sample.bytes, sample.size);
     memcpy(made + at[1], sample.bytes + at[2], second);
     memcpy(made + at[1] + second, sample.bytes + at[1], first);
-    write_bytes(damaged, made, sample.size);
+    scratch_write("damaged", made, sample.size);
     assert_int_equal(salvage_status(&figures), 0);
     assert_int_equal(figures.rows, 3); /* rows 2, 3 and 4: nothing goes back */
     assert_int_equal(figures.lost, 2);
@@ -415,7 +405,7 @@ static void test_aborted_and_empty_streams(void **state)
     struct salvage_figures figures;
     static struct sample sample;
     open_sample(&sample, GOLDEN "aborted.ccps");
-    write_bytes(damaged, sample.bytes, sample.size);
+    scratch_write("damaged", sample.bytes, sample.size);
     assert_int_equal(verify_status(damaged), ERR_TRUNCATED);
     assert_int_equal(salvage_status(&figures), 0);
     assert_int_equal(verify_status(saved), 0);
@@ -424,14 +414,14 @@ static void test_aborted_and_empty_streams(void **state)
     free(sample.bytes);
 
     open_sample(&sample, GOLDEN "empty.ccps");
-    write_bytes(damaged, sample.bytes, sample.size);
+    scratch_write("damaged", sample.bytes, sample.size);
     assert_int_equal(verify_status(damaged), 0);
     assert_int_equal(salvage_status(&figures), 0);
     assert_int_equal(verify_status(saved), 0);
     assert_int_equal(read_rows(saved, rows), 0);
     free(sample.bytes);
 
-    write_bytes(damaged, (const uint8_t *)"", 0);
+    scratch_write("damaged", (const uint8_t *)"", 0);
     assert_int_equal(verify_status(damaged), ERR_TRUNCATED);
     assert_int_equal(salvage_status(&figures), ERR_TRUNCATED);
 }
@@ -477,7 +467,7 @@ static void test_an_index_of_other_records(void **state)
     static struct sample a, b;
     open_sample(&a, GOLDEN "rows-bf16.lz4");
     struct salvage_figures figures;
-    write_bytes(damaged, a.bytes, a.size);
+    scratch_write("damaged", a.bytes, a.size);
     assert_int_equal(salvage_status(&figures), 0); /* the same rows in one record: another index */
     open_sample(&b, saved);
     size_t end_a = a.starts[a.frames], end_b = b.starts[b.frames];
@@ -485,7 +475,7 @@ static void test_an_index_of_other_records(void **state)
     assert_non_null(made);
     memcpy(made, a.bytes, end_a);
     memcpy(made + end_a, b.bytes + end_b, b.size - end_b);
-    write_bytes(damaged, made, end_a + b.size - end_b);
+    scratch_write("damaged", made, end_a + b.size - end_b);
     assert_int_equal(verify_status(damaged), ERR_DATA);
     free(made);
     free(a.bytes);
@@ -494,18 +484,19 @@ static void test_an_index_of_other_records(void **state)
 
 static int set_up(void **state)
 {
-    (void)state;
     log_init("test_salvage", LOG_SILENT);
-    int fd = mkstemp(damaged);
-    snprintf(saved, sizeof saved, "%s.saved", damaged);
-    return fd < 0 || close(fd) != 0;
+    if (scratch_open(state) != 0)
+        return -1;
+    damaged = strdup(scratch_path("damaged"));
+    saved = strdup(scratch_path("saved"));
+    return damaged == NULL || saved == NULL;
 }
 
 static int tear_down(void **state)
 {
-    (void)state;
-    unlink(saved);
-    return unlink(damaged);
+    free((char *)damaged);
+    free((char *)saved);
+    return scratch_close(state);
 }
 
 int main(void)
