@@ -4,6 +4,7 @@
  * A token's shading is its activation as a share of the latent's largest one on all rows, in
  * eighths, so that contexts of one latent can be compared by eye.
  */
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -115,8 +116,8 @@ static void report_card_facts(FILE *out, const struct report *report, uint64_t j
     const struct norms *norms = report->norms;
     fputs("<dl class=\"facts\">\n", out);
     if (norms->paired) {
-        report_number(out, "relative norm R", norms->relative[j], html_fixed, 3);
-        report_number(out, "&Delta;", norms->pair_delta[j], html_fixed, 3);
+        report_number(out, "relative norm R", norms->relative[j], html_fixed, 4);
+        report_number(out, "&Delta;", norms->pair_delta[j], html_fixed, 4);
         report_number(out, "decoder cosine", norms->decoder_cosine[j], html_fixed, 3);
     }
     fputs("<div><dt>fires in rows</dt><dd>", out);
@@ -157,10 +158,9 @@ static int report_card(FILE *out, const struct report *report, const struct repo
     const struct norms *norms = report->norms;
     uint64_t j = report->chosen[k];
     const char *style = report_group_style(report, group);
-    fprintf(out, "<article class=\"%s\" id=\"latent-%llu\">\n<header><h4>Latent ", style,
-            (unsigned long long)j);
-    html_count(out, j);
-    fputs("</h4>", out);
+    fprintf(out,
+            "<article class=\"%s\" id=\"latent-%" PRIu64 "\">\n<header><h4>Latent %" PRIu64 "</h4>",
+            style, j, j);
     if (norms->paired) {
         enum norms_class class = norms_class_by_relative(norms->relative[j]);
         fprintf(out, "<span class=\"key %s soft\">", report_class_style(class));
@@ -207,9 +207,9 @@ static void report_table_row(FILE *out, const struct report *report, uint64_t j)
     const struct norms *norms = report->norms;
     fputs("<tr><th class=\"t\">", out);
     if (report->has_rows)
-        fprintf(out, "<a href=\"#latent-%llu\">", (unsigned long long)j);
-    html_count(out, j);
-    fputs(report->has_rows ? "</a></th>" : "</th>", out);
+        fprintf(out, "<a href=\"#latent-%" PRIu64 "\">%" PRIu64 "</a></th>", j, j);
+    else
+        fprintf(out, "%" PRIu64 "</th>", j);
     if (norms->paired) {
         report_cell(out, norms->relative[j], html_fixed, 4);
         report_cell(out, norms->pair_delta[j], html_fixed, 4);
@@ -285,7 +285,7 @@ static void report_latents_lead(FILE *out, const struct report *report)
         return;
     }
     fputs(" Each context is a piece of a sequence, around the place where the latent fires most in "
-          "it; the number is its activation there. The darker a token is shaded, the stronger the "
+          "it; the number is its activation there. The more a token is shaded, the stronger the "
           "latent fires on it; the strongest is underlined. ",
           out);
     if (report->tokenizer == NULL)

@@ -105,9 +105,10 @@ void report_heading(FILE *out, const struct report *report)
     report_lead(out, report);
     fputs("<dl class=\"tiles\">\n", out);
     if (report->norms->paired) {
-        report_class_tile(out, report, NORMS_A_ONLY, "latents with R &lt; 0.1");
-        report_class_tile(out, report, NORMS_SHARED, "latents with 0.3 &lt; R &lt; 0.7");
-        report_class_tile(out, report, NORMS_B_ONLY, "latents with R &gt; 0.9");
+        report_class_tile(out, report, NORMS_A_ONLY, "latents, R&nbsp;&lt;&nbsp;0.1");
+        report_class_tile(out, report, NORMS_SHARED,
+                          "latents, 0.3&nbsp;&lt;&nbsp;R&nbsp;&lt;&nbsp;0.7");
+        report_class_tile(out, report, NORMS_B_ONLY, "latents, R&nbsp;&gt;&nbsp;0.9");
     }
     if (report->has_rows) {
         const struct evaluate_figures *all = &report->figures[report->norms->source_count];
@@ -190,8 +191,8 @@ static void report_training_facts(FILE *out, const struct report *report)
     report_count_fact(out, "rows trained on", crosscoder_get(cc, "rows_trained"));
     report_fact(out, "hook", crosscoder_get(cc, "hook"), true);
     report_fact(out, "weights", cc->path, true);
-    report_fact(out, "tokenizer", crosscoder_get(cc, "tokenizer_hash"), true);
-    report_fact(out, "rows", crosscoder_get(cc, "data_hash"), true);
+    report_fact(out, "hash of the tokenizer", crosscoder_get(cc, "tokenizer_hash"), true);
+    report_fact(out, "hash of the training rows", crosscoder_get(cc, "data_hash"), true);
     fputs("</dl>\n", out);
 }
 

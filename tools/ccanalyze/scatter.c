@@ -40,11 +40,12 @@ static void scatter_point(FILE *out, const struct scatter *scatter, const struct
 {
     double y = scatter->y[i];
     const char *class = scatter->class_of(scatter->x[i]);
-    fprintf(out, "<circle class=\"dot %s\" cx=\"%.1f\" cy=\"%.1f\" r=\"2.4\"><title>latent ",
-            class != NULL ? class : "", axis_place(&plot->x, scatter->x[i]),
-            y > 0 ? axis_place(&plot->y, y) : plot->y.from);
-    html_count(out, i);
-    fprintf(out, ": %.3f, %.3g</title></circle>\n", scatter->x[i], y);
+    fprintf(
+        out,
+        "<circle class=\"dot %s\" cx=\"%.1f\" cy=\"%.1f\" r=\"2.4\"><title>latent %zu: %.3f, %.3g"
+        "</title></circle>\n",
+        class != NULL ? class : "", axis_place(&plot->x, scatter->x[i]),
+        y > 0 ? axis_place(&plot->y, y) : plot->y.from, i, scatter->x[i], y);
 }
 
 /* ---- cells */
