@@ -155,8 +155,8 @@ setup() {
     for tick in 0 ¼ ½ ¾ 1; do
         grep -q "\"middle\">$tick</text>" "$out.svg"
     done
-    # 18 latents have a relative norm; they lie in 16 of the 200 bins, of 3.26 units with 0.5 between.
-    [ "$(grep -o 'class="bar" d="M[0-9.]* [0-9.]*h2.76V' "$out.svg" | wc -l)" -eq 16 ]
+    # 18 latents have a relative norm; they lie in 16 of the 200 bins, of 3.26 units.
+    [ "$(grep -o 'class="bar" d="M[0-9.]* [0-9.]*h3.26V' "$out.svg" | wc -l)" -eq 16 ]
     ccanalyze cosine $CC >"$out.plain"
     ccanalyze cosine $CC --svg "$out.svg" | cmp - "$out.plain"
     # 8 cosines: 4 of 0, 2 of 1, -1 and -0.52, in bins of 6.52 units with 1 between.

@@ -66,10 +66,25 @@ static int report_token(FILE *out, const struct report *report, const struct top
     return 0;
 }
 
+/* Rows that were packed from an array have no tokens around them: a number is what they go by. */
+static int report_tokens(FILE *out, const struct report *report, const struct top_example *example,
+                         double most)
+{
+    int status = 0;
+    if (report->tokenizer == NULL && example->length == 1) {
+        fputs("<span class=\"x\">sequence ", out);
+        html_count(out, example->sequence);
+        fprintf(out, ", token %" PRIu32 "</span>", example->token);
+        return 0;
+    }
+    for (size_t i = 0; status == 0 && i < example->length; i++)
+        status = report_token(out, report, example, i, most);
+    return status;
+}
+
 static int report_context(FILE *out, const struct report *report, const struct top_example *example,
                           double most)
 {
-    int status = 0;
     fputs("<li><span class=\"f\" title=\"sequence ", out);
     html_count(out, example->sequence);
     fputs(", position ", out);
@@ -77,8 +92,7 @@ static int report_context(FILE *out, const struct report *report, const struct t
     fputs("\">", out);
     html_real(out, (double)example->activation, 3);
     fputs("</span><p class=\"text\">", out);
-    for (size_t i = 0; status == 0 && i < example->length; i++)
-        status = report_token(out, report, example, i, most);
+    int status = report_tokens(out, report, example, most);
     fputs("</p></li>\n", out);
     return status;
 }
@@ -216,7 +230,7 @@ static void report_table_row(FILE *out, const struct report *report, uint64_t j)
         report_cell(out, norms->decoder_cosine[j], html_fixed, 3);
     }
     for (size_t s = 0; s < norms->source_count; s++)
-        report_cell(out, norms->decoder[j * norms->source_count + s], html_fixed, 3);
+        report_cell(out, norms->decoder[j * norms->source_count + s], html_fixed, 4);
     if (report->has_rows) {
         report_cell(out, stats_frequency(&report->stats, j), html_real, 3);
         report_cell(out, (double)report->stats.max[j], html_real, 3);
@@ -294,7 +308,7 @@ static void report_latents_lead(FILE *out, const struct report *report)
     else
         fputs("&#8629; is a newline, &#8677; a tab, &#9251; a space that is a token of its own.",
               out);
-    fputs("</p>\n<p class=\"legend b\">activation: 0 ", out);
+    fprintf(out, "</p>\n<p class=\"legend %s\">activation: 0 ", report->norms->paired ? "b" : "s");
     for (int shade = 1; shade <= SHADES; shade++)
         fprintf(out, "<span class=\"t%d\"></span>", shade);
     fputs(" the latent&#39;s largest</p>\n", out);

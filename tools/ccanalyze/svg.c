@@ -125,7 +125,7 @@ static void svg_bar(FILE *out, const struct svg_histogram *spec, const struct sv
     double step = (plot->x.to - plot->x.from) / (double)spec->bins;
     double x = plot->x.from + step * (double)i, base = plot->y.from;
     double tall = base - axis_place(&plot->y, (double)spec->counts[i]);
-    double gap = step > 4 ? 1 : step > 2 ? 0.5 : 0;
+    double gap = step > 6 ? 1 : 0; /* between narrow bars it would be a pattern of its own */
     const char *class = spec->classes != NULL ? spec->classes[i] : NULL;
     /* A single latent among thousands must still be seen. */
     tall = tall < 1.5 ? 1.5 : tall;
