@@ -246,23 +246,25 @@ static void write_crosscoder(float weight, const char *activation)
     crosscoder_free(&cc);
 }
 
-/* Three rows of 1, 2. */
-static void write_rows(const char *tokenizer_hash)
+/* Row i is i, 2 i, in records of `cut` rows; sequences of 7. */
+static void write_rows(uint32_t count, uint32_t cut, const char *tokenizer_hash)
 {
     struct begin begin;
     struct stream_writer *writer;
     uint8_t tag[STREAM_TAG_BYTES];
-    static const float row[2] = {1, 2};
     assert_int_equal(begin_init(&begin, BEGIN_ACTIVATIONS, "test"), 0);
     assert_int_equal(begin_add_source(&begin, "a.x", "a", "x", "", 2, 1), 0);
     begin.dtype = DTYPE_F32;
     free(begin.tokenizer_hash);
     begin.tokenizer_hash = strdup(tokenizer_hash);
-    assert_int_equal(stream_writer_open(&writer, rows_path, STREAM_CODEC_NONE, 1), 0);
+    assert_int_equal(stream_writer_open(&writer, rows_path, STREAM_CODEC_LZ4, 1), 0);
     assert_int_equal(stream_writer_begin(writer, &begin), 0);
-    for (uint32_t i = 0; i < 3; i++) {
-        stream_tag_put(tag, (struct stream_tag){0, i, i});
+    for (uint32_t i = 0; i < count; i++) {
+        float row[2] = {(float)i, (float)(2 * i)};
+        stream_tag_put(tag, (struct stream_tag){i / 7, i % 7, 3 * i});
         assert_int_equal(stream_writer_rows(writer, tag, (const uint8_t *)row, 1), 0);
+        if ((i + 1) % cut == 0)
+            assert_int_equal(stream_writer_flush(writer), 0);
     }
     assert_int_equal(stream_writer_end(writer, NULL), 0);
     stream_writer_free(writer);
@@ -276,10 +278,66 @@ static int run_words(const char *verb, const char *option, const char *value)
     return run(option == NULL ? 6 : 8, argv);
 }
 
+/* Latents x0, x1 and their sum, of which the first two are decoded as they are. */
+static void make_transparent(struct crosscoder *cc)
+{
+    struct crosscoder_source source = {(char *)"a.x", 2, 1};
+    assert_int_equal(crosscoder_init(cc, &source, 1, 3), 0);
+    const float w_enc[] = {1, 0, 1, 0, 1, 1}, w_dec[] = {1, 0, 0, 1, 0, 0};
+    memcpy(cc->w_enc, w_enc, sizeof w_enc);
+    memcpy(cc->w_dec, w_dec, sizeof w_dec);
+}
+
+static void check_block(const struct scan_block *block, uint64_t first)
+{
+    assert_true(block->first_row == first);
+    for (size_t i = 0; i < block->rows; i++) {
+        uint32_t n = (uint32_t)(first + i);
+        const struct stream_tag *tag = &block->tags[i];
+        assert_true(tag->sequence == n / 7 && tag->position == n % 7 && tag->token == 3 * n);
+        assert_true(block->x[2 * i] == (float)n && block->x[2 * i + 1] == (float)(2 * n));
+        assert_true(block->f[3 * i] == (float)n && block->f[3 * i + 1] == (float)(2 * n) &&
+                    block->f[3 * i + 2] == (float)(3 * n));
+        assert_memory_equal(&block->xhat[2 * i], &block->x[2 * i], 2 * sizeof(float));
+    }
+}
+
+/* Records longer and shorter than a block, and a last block that is short. */
+static void rows_arrive_whole_whatever_the_records(void **state)
+{
+    (void)state;
+    static const uint32_t cuts[] = {1, 100, 512, 700, 1500};
+    struct crosscoder cc;
+    char *paths[] = {rows_path};
+    make_transparent(&cc);
+    for (size_t k = 0; k < sizeof cuts / sizeof *cuts; k++) {
+        write_rows(1500, cuts[k], "");
+        struct scan_setup setup = {.cc = &cc,
+                                   .paths = paths,
+                                   .path_count = 1,
+                                   .device = "cpu",
+                                   .threads = 2,
+                                   .decode = true};
+        struct scan *scan;
+        struct scan_block block;
+        uint64_t rows = 0;
+        int status;
+        assert_int_equal(scan_open(&scan, &setup), 0);
+        while ((status = scan_next(scan, &block)) == 1) {
+            check_block(&block, rows);
+            rows += block.rows;
+        }
+        assert_int_equal(status, 0);
+        assert_true(rows == 1500);
+        assert_int_equal(scan_close(scan), 0);
+    }
+    crosscoder_free(&cc);
+}
+
 static void latents_that_are_not_finite_are_an_error(void **state)
 {
     (void)state;
-    write_rows("");
+    write_rows(3, 3, "");
     write_crosscoder(3e38f, "relu");
     assert_int_equal(run_words("freq", NULL, NULL), ERR_DATA);
     assert_int_equal(run_words("top", NULL, NULL), ERR_DATA);
@@ -293,7 +351,7 @@ static void latents_that_are_not_finite_are_an_error(void **state)
 static void latents_of_another_activation_are_refused(void **state)
 {
     (void)state;
-    write_rows("");
+    write_rows(3, 3, "");
     write_crosscoder(1, "topk");
     assert_int_equal(run_words("freq", NULL, NULL), ERR_USAGE);
     assert_int_equal(run_words("eval", NULL, NULL), ERR_USAGE);
@@ -312,12 +370,12 @@ static void pieces_of_another_tokenizer_are_refused(void **state)
     tokenizer_hash(tokenizer, hash);
     tokenizer_free(tokenizer);
     write_crosscoder(1, "relu");
-    write_rows(hash);
+    write_rows(3, 3, hash);
     assert_int_equal(run_words("top", "--model", model), 0);
-    write_rows("");
+    write_rows(3, 3, "");
     assert_int_equal(run_words("top", "--model", model), 0);
     hash[0] = hash[0] == '0' ? '1' : '0';
-    write_rows(hash);
+    write_rows(3, 3, hash);
     assert_int_equal(run_words("top", "--model", model), ERR_USAGE);
     assert_int_equal(run_words("top", NULL, NULL), 0);
     assert_int_equal(run_words("top", "--model", GOLDEN), ERR_USAGE);
@@ -355,6 +413,7 @@ int main(void)
         cmocka_unit_test(two_sources_and_exact_latents),
         cmocka_unit_test(three_sources_of_unequal_widths),
         cmocka_unit_test(one_source),
+        cmocka_unit_test(rows_arrive_whole_whatever_the_records),
         cmocka_unit_test(latents_that_are_not_finite_are_an_error),
         cmocka_unit_test(latents_of_another_activation_are_refused),
         cmocka_unit_test(pieces_of_another_tokenizer_are_refused),

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "common/rng.h"
 #include "tools/ccanalyze/norms.h"
 
 enum { WIDTH = 2, LATENTS = 1 };
@@ -104,6 +105,30 @@ static void without_a_pair_there_is_none(void **state)
     norms_free(&norms);
 }
 
+/* Of many equal vectors some have a quotient above 1. */
+static void a_cosine_is_at_most_one(void **state)
+{
+    (void)state;
+    enum { MANY = 2000 };
+    struct crosscoder cc;
+    struct norms norms;
+    struct crosscoder_source sources[] = {{(char *)"a", WIDTH, 1}, {(char *)"b", WIDTH, 1}};
+    assert_int_equal(crosscoder_init(&cc, sources, 2, MANY), 0);
+    for (size_t j = 0; j < MANY; j++)
+        for (size_t i = 0; i < WIDTH; i++) {
+            float value = (float)rng_normal(7, i, j);
+            cc.w_dec[j * 2 * WIDTH + i] = value;
+            cc.w_dec[j * 2 * WIDTH + WIDTH + i] = j % 2 == 0 ? value : -value;
+        }
+    assert_int_equal(norms_compute(&norms, &cc, NULL), 0);
+    for (size_t j = 0; j < MANY; j++) {
+        double cosine = j % 2 == 0 ? norms.decoder_cosine[j] : -norms.decoder_cosine[j];
+        assert_true(cosine <= 1 && cosine > 1 - 1e-15);
+    }
+    norms_free(&norms);
+    crosscoder_free(&cc);
+}
+
 static void the_bounds_of_classes_are_strict(void **state)
 {
     (void)state;
@@ -133,6 +158,7 @@ int main(void)
         cmocka_unit_test(labels_are_as_short_as_they_can_be),
         cmocka_unit_test(a_pair_is_given_by_labels_names_or_numbers),
         cmocka_unit_test(without_a_pair_there_is_none),
+        cmocka_unit_test(a_cosine_is_at_most_one),
         cmocka_unit_test(the_bounds_of_classes_are_strict),
     };
     log_init("test_norms", LOG_SILENT);
