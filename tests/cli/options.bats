@@ -5,7 +5,7 @@
 tools=(tokstream actgen shufbuf cctrain)
 while read -r verb; do
     tools+=("ccanalyze $verb")
-done < <("${BIN:-bin}/ccanalyze" --help | sed -n 's/^\([a-z]*\): .*/\1/p' | sort -u)
+done < <("${BIN:-bin}/ccanalyze" --help | sed -n '/^usage:/d; s/^\([a-z]*\): .*/\1/p' | sort -u)
 
 # tool WORDS...: the first word may be a program and a verb.
 tool() {
