@@ -23,6 +23,7 @@
 #include "common/tokenizer.h"
 #include "filekind.h"
 
+#define DESCRIBE_MAX_DIGITS 18        /* of a count that fits 63 bits */
 #define DESCRIBE_MAX_NORM (16u << 20) /* bytes of a norm file */
 
 struct describe {
@@ -165,6 +166,9 @@ static int describe_stream(struct describe *out, const char *path)
 /* A count or a JSON text of the metadata as what it means, any other text as text. */
 static json_t *describe_metadata_value(const char *text)
 {
+    size_t digits = strspn(text, "0123456789");
+    if (digits > 0 && digits <= DESCRIBE_MAX_DIGITS && text[digits] == '\0')
+        return json_integer(strtoll(text, NULL, 10));
     json_t *value = json_parse(text, strlen(text), NULL);
     return value != NULL ? value : json_string(text);
 }

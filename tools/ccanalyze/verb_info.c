@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/json.h"
 #include "common/log.h"
 #include "common/mem.h"
 #include "describe.h"
@@ -15,6 +14,8 @@
 
 /* What the records that a reader takes in ahead need: three of about 2 MiB. */
 #define INFO_RECORD_BYTES (6u << 20)
+
+#define INFO_DIGITS 9 /* of reals, as in --json */
 
 struct info_options {
     struct opt_common common;
@@ -53,7 +54,9 @@ static const struct opt_tool info_tool = {
 static int info_print(struct table *table, const char *key, const json_t *value)
 {
     if (!json_is_object(value) && !json_is_array(value)) {
-        char *text = json_is_string(value) ? strdup(json_string_value(value)) : json_text(value);
+        char *text = json_is_string(value)
+                         ? strdup(json_string_value(value))
+                         : json_dumps(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(INFO_DIGITS));
         if (text == NULL)
             return mem_fail("a description", strlen(key), 1);
         table_text(table, key);
