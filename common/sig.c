@@ -57,8 +57,8 @@ int sig_install(void)
     if (sigaction(SIGALRM, &action, NULL) != 0)
         return log_fail_errno("cannot install a signal handler");
     action.sa_handler = SIG_IGN;
-    if (sigaction(SIGPIPE, &action, NULL) != 0)
-        return log_fail_errno("cannot ignore SIGPIPE");
+    if (sigaction(SIGPIPE, &action, NULL) != 0 || sigaction(SIGXFSZ, &action, NULL) != 0)
+        return log_fail_errno("cannot ignore a signal");
     return 0;
 }
 

@@ -1,8 +1,9 @@
 /* sig.h - the signals that end a tool in good order.
  *
  * SIGINT, SIGTERM and SIGUSR1 set a flag and make a descriptor readable, so that every wait in io.h
- * ends with ERR_INTERRUPTED; a second one of the same kind ends the process at once. SIGPIPE is
- * ignored: a write to a closed pipe fails with EPIPE.
+ * ends with ERR_INTERRUPTED; a second one of the same kind ends the process at once. SIGPIPE and
+ * SIGXFSZ are ignored: a write to a closed pipe fails with EPIPE, one beyond the limit of a file's
+ * size with EFBIG.
  *
  * Only the main thread receives the signals (threads are made with them blocked, see
  * sig_thread_create()). A signal that arrives between the look at the flag and a blocking write is
