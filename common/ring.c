@@ -62,7 +62,7 @@
 #define RING_AHEAD 4   /* rows whose first lines are fetched before their draw */
 #define RING_SPARSE 16 /* draws per row above which the last block's rows are looked up */
 
-enum ring_state { RING_FILLING, RING_ENDED };
+enum ring_state { RING_FILLING, RING_ENDED, RING_CUT };
 
 struct ring_facts {
     uint64_t magic;
@@ -285,11 +285,21 @@ void ring_publish(struct ring *ring)
         }
 }
 
-void ring_end(struct ring *ring)
+static void ring_stop(struct ring *ring, enum ring_state state)
 {
     atomic_store(&ring->header->end_row, ring->row);
-    atomic_store_explicit(&ring->header->state, RING_ENDED, memory_order_release);
+    atomic_store_explicit(&ring->header->state, state, memory_order_release);
     ring_publish(ring);
+}
+
+void ring_end(struct ring *ring)
+{
+    ring_stop(ring, RING_ENDED);
+}
+
+void ring_cut(struct ring *ring)
+{
+    ring_stop(ring, RING_CUT);
 }
 
 /* The drawer that has done the fewest draws, and that number; NULL where all have left. */
@@ -444,7 +454,7 @@ static bool drawer_is_filled(const struct ring_drawer *drawer, uint64_t slot)
                drawer->block + 1;
 }
 
-/* Waits for the block's row in `slot`: 1; 0 where input has ended without it; ERR_INTERRUPTED. */
+/* Waits for the block's row in `slot`: 1; 0 where no more come and it did not; ERR_INTERRUPTED. */
 static int drawer_wait(struct ring_drawer *drawer, uint64_t slot)
 {
     const struct ring_header *header = drawer->ring->header;
@@ -456,12 +466,12 @@ static int drawer_wait(struct ring_drawer *drawer, uint64_t slot)
         atomic_store(&drawer->words->waiting, 1);
         uint32_t event = atomic_load(&header->event);
         /* The state first: what was put before the end is then seen. */
-        bool ended = atomic_load_explicit(&header->state, memory_order_acquire) == RING_ENDED;
+        bool over = atomic_load_explicit(&header->state, memory_order_acquire) != RING_FILLING;
         bool filled = drawer_is_filled(drawer, slot);
-        if (!filled && !ended && sig_pending() == 0)
+        if (!filled && !over && sig_pending() == 0)
             ring_sleep(&header->event, event);
         atomic_store(&drawer->words->waiting, 0);
-        if (filled || ended)
+        if (filled || over)
             return filled;
         if (sig_pending() != 0)
             return ERR_INTERRUPTED;
@@ -475,6 +485,11 @@ static bool drawer_is_done(const struct ring_drawer *drawer)
     return atomic_load_explicit(&header->state, memory_order_acquire) == RING_ENDED &&
            drawer->block * drawer->ring->facts.rows + drawer->served >=
                atomic_load(&header->end_row);
+}
+
+static bool drawer_is_cut(const struct ring_drawer *drawer)
+{
+    return atomic_load_explicit(&drawer->ring->header->state, memory_order_acquire) == RING_CUT;
 }
 
 static int drawer_compare(const void *left, const void *right)
@@ -549,6 +564,8 @@ int ring_draw(struct ring_drawer *drawer, struct ring_row *row)
             *row = (struct ring_row){.tag = at + RING_TAG_AT, .bytes = at + RING_ROW_AT};
             drawer->held = true;
         }
+        if (status == 0 && drawer_is_cut(drawer))
+            return 0;
         if (status == 0)
             status = drawer_list_places(drawer, place);
         if (status != 0)

@@ -57,8 +57,12 @@ int ring_put(struct ring *ring, const uint8_t *tag, const uint8_t *bytes) MUST_C
  * filler does it before it waits for anything else. */
 void ring_publish(struct ring *ring);
 
-/* No more rows come. Drawers are served all that was put. */
+/* No more rows come, as there are no more. Drawers are served all that was put. */
 void ring_end(struct ring *ring);
+
+/* No more rows come, though there are more. Drawers are served what comes before the first draw
+ * whose row is missing: the same draws as of the whole input, as far as they go. */
+void ring_cut(struct ring *ring);
 
 /* ---- drawers, one thread each */
 
@@ -70,7 +74,8 @@ struct ring_row {
 int ring_attach(struct ring_drawer **drawer, struct ring *ring, unsigned trainer) MUST_CHECK;
 
 /* The row of the next draw: 1, *row is valid until the next call; 0 after the last row;
- * ERR_INTERRUPTED, ERR_MEMORY. Waits for the row's slot alone, not for a full buffer. */
+ * ERR_INTERRUPTED, ERR_MEMORY. Waits for the row's slot alone, not for a full buffer. After
+ * ring_cut() 0 comes before the last row. */
 int ring_draw(struct ring_drawer *drawer, struct ring_row *row) MUST_CHECK;
 
 /* Leaves, at any time: the filler waits no longer for this drawer. Frees it. NULL is legal. */

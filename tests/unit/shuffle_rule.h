@@ -37,4 +37,24 @@ static inline uint64_t *shuffle_rule(uint64_t n, uint64_t seed, uint64_t count)
     return order;
 }
 
+/* How many draws come before the first one whose row is not among rows 0 .. count-1. */
+static inline uint64_t shuffle_rule_cut(uint64_t n, uint64_t seed, uint64_t count)
+{
+    /* Row (k+1)N + i goes to the slot that draw kN + i frees, so draw kN + j of the next block has
+     * it. */
+    struct perm before, perm;
+    perm_init(&perm, n, seed, 0);
+    before = perm;
+    for (uint64_t draw = 0;; draw++) {
+        if (draw > 0 && draw % n == 0) {
+            before = perm;
+            perm_init(&perm, n, seed, draw / n);
+        }
+        uint64_t slot = perm_at(&perm, draw % n);
+        uint64_t row = draw < n ? slot : draw / n * n + perm_inverse(&before, slot);
+        if (row >= count)
+            return draw;
+    }
+}
+
 #endif

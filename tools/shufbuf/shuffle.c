@@ -7,8 +7,10 @@
  *
  * What ends the run, and how:
  *  - the input's END: the last block is drawn, counts and sums of both sides are compared, END;
- *  - a cut or damaged input: the filler keeps the code and ends the ring as if at END; everything
- * that arrived is served, then ABORT, so that a trainer behind keeps as much as possible;
+ *  - a cut or damaged input: the filler keeps the code and cuts the ring; what the whole input
+ *    would have served first is served, up to the first draw whose row is missing, then ABORT. Rows
+ *    that came and are not reached are not served: their places in the order are unknown, and a
+ *    trainer that saved what it learned from them could not go on with the whole input;
  *  - a signal: ABORT at once;
  *  - a reader that went away or a full disk: nothing more can be written.
  * In the last two the filler may be waiting for a free slot or for input; leaving the ring and
@@ -223,7 +225,10 @@ static void *filler_run(void *argument)
 {
     struct shuffle *shuffle = argument;
     shuffle->status = filler_read(shuffle);
-    ring_end(shuffle->ring);
+    if (shuffle->status == 0)
+        ring_end(shuffle->ring);
+    else
+        ring_cut(shuffle->ring);
     return NULL;
 }
 

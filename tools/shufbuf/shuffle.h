@@ -22,8 +22,8 @@ struct shuffle_setup {
     const json_t *recipe; /* for BEGIN's options; borrowed */
 };
 
-/* Copies the whole stream. 0, or a negative code; logged. Where input is cut or damaged, all rows
- * that came before are served, then ABORT. Runs in the main thread, as signals reach no other. */
+/* Copies the whole stream. 0, or a negative code; logged. Where input is cut or damaged, the draws
+ * before the first one whose row is missing are served, then ABORT. Runs in the main thread, as signals reach no other. */
 int shuffle_run(const struct shuffle_setup *setup) MUST_CHECK;
 
 /* Prints what memory and how many rows that would take: lines of name, tab, number. */
