@@ -1,5 +1,5 @@
 # cctrain's command line: what is trained, saved, refused and said.
-# shellcheck disable=SC2154  # run sets stderr
+# shellcheck disable=SC2030,SC2031,SC2154  # each test is a subshell; run sets stderr
 
 load ../fault/cctrain
 
@@ -19,7 +19,7 @@ refused() {
     run --separate-stderr "$@"
     [ "$status" -eq "$code" ]
     [[ "$stderr" == *"$words"* ]]
-    ! compgen -G "$run/step-*" >/dev/null
+    run ! compgen -G "$run/step-*" >/dev/null
 }
 
 @test "the folder is needed" {
@@ -121,9 +121,9 @@ refused() {
         cctrain --out "$other.$dtype" "${RECIPE[@]}" --dtype $dtype <"$rows"
         same_weights "$run.$dtype" "$other.$dtype"
     done
-    ! same_weights "$run.f32" "$run.bf16" 2>/dev/null
+    run ! same_weights "$run.f32" "$run.bf16"
     cctrain --out "$run.seed" "${RECIPE[@]}" --seed 50 "$rows"
-    ! same_weights "$run.seed" "$run.bf16" 2>/dev/null
+    run ! same_weights "$run.seed" "$run.bf16"
 }
 
 @test "a folder that holds a run is refused without --resume, and left as it is" {

@@ -1,8 +1,10 @@
 # Helpers of the cctrain tests: streams of rows made of digits, and comparisons of runs.
+# shellcheck shell=bash
 
 set -o pipefail
 BIN=${BIN:-bin}
 
+# shellcheck disable=SC2034  # for those who load this
 # A recipe that is small, quick, and in which everything moves.
 RECIPE=(--latents 40 --batch 32 --lr 3e-3 --l1 0.1 --lr-warmup 7)
 
