@@ -70,6 +70,22 @@ setup() {
     [[ "$stderr" != *device* ]]
 }
 
+@test "what is read is never written to" {
+    cp $CC "$out.cc"
+    cp $ROWS "$out.rows"
+    ln "$out.rows" "$out.link"
+    for verb in norms clusters cosine; do
+        refused 64 "one file" ccanalyze $verb "$out.cc" -o "$out.cc"
+        refused 64 "one file" bash -c "'${BIN:-bin}/ccanalyze' $verb '$out.cc' >>'$out.cc'"
+    done
+    for verb in freq eval top; do
+        refused 64 "one file" ccanalyze $verb "$out.cc" "$out.rows" -o "$out.cc"
+        refused 64 "one file" ccanalyze $verb "$out.cc" "$out.rows" -o "$out.link"
+    done
+    cmp $CC "$out.cc"
+    cmp $ROWS "$out.rows"
+}
+
 @test "a full disk is 74" {
     for verb in norms clusters cosine; do
         run --separate-stderr bash -c "'${BIN:-bin}/ccanalyze' $verb $CC >/dev/full"

@@ -245,7 +245,7 @@ static int clusters_work(const void *values, const struct norms *norms)
 static int clusters_run(const void *values)
 {
     const struct clusters_options *options = values;
-    return verb_run_norms(options, options->pair, clusters_work);
+    return verb_run_norms(options, options->pair, options->form.output, clusters_work);
 }
 
 const struct verb verb_clusters = {&clusters_tool, sizeof(struct clusters_options), clusters_run};

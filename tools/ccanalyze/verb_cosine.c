@@ -88,7 +88,7 @@ static int cosine_work(const void *values, const struct norms *norms)
 static int cosine_run(const void *values)
 {
     const struct cosine_options *options = values;
-    return verb_run_norms(options, options->pair, cosine_work);
+    return verb_run_norms(options, options->pair, options->form.output, cosine_work);
 }
 
 const struct verb verb_cosine = {&cosine_tool, sizeof(struct cosine_options), cosine_run};

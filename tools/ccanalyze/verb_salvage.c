@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "common/log.h"
 #include "salvage.h"
@@ -43,18 +42,6 @@ static const struct opt_tool salvage_tool = {
     .options = salvage_table,
 };
 
-/* ERR_USAGE where the output would overwrite the input. */
-static int salvage_check_output(const char *input, const char *output)
-{
-    struct stat in, out;
-    bool standard = strcmp(output, "-") == 0;
-    if (stat(input, &in) != 0 || (standard ? fstat(STDOUT_FILENO, &out) : stat(output, &out)) != 0)
-        return 0; /* opening them will tell */
-    if (in.st_dev != out.st_dev || in.st_ino != out.st_ino)
-        return 0;
-    return log_fail(ERR_USAGE, "'%s' and '%s' are one file; write to another one", input, output);
-}
-
 static void salvage_tell(const char *input, const char *output, struct salvage_figures figures)
 {
     char lost[64];
@@ -83,7 +70,7 @@ static int salvage_run(const void *values)
     if (options->output == NULL && !common->plan)
         return log_fail(ERR_USAGE, "-o OUT says where to write what is whole");
     const char *input = common->operands[0];
-    int status = common->plan ? 0 : salvage_check_output(input, options->output);
+    int status = common->plan ? 0 : verb_check_output(common, options->output);
     struct salvage *salvage = NULL;
     if (status == 0)
         status = salvage_open(&salvage, input);
