@@ -176,6 +176,7 @@ static void array_measure(struct array *array, uint64_t count)
     source->count = count;
     source->has_length = array->bounded && array->row * count == array->items;
     source->length = array->keep;
+    source->memory = BYTES_AHEAD + array->keep * (array->item_bytes + sizeof *array->ids);
 }
 
 static int array_needs_length(const char *name)

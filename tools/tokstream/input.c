@@ -132,6 +132,17 @@ bool input_is_single(const struct input *input)
     return true;
 }
 
+uint64_t input_memory(const struct input *input)
+{
+    uint64_t most = 0, held = 0;
+    for (size_t i = 0; i < input->source_count; i++) {
+        const struct source *source = input->sources[i];
+        most = source->memory > most ? source->memory : most;
+        held += source->held;
+    }
+    return most + held;
+}
+
 /* ---- reading */
 
 static void input_go_to(struct input *input, size_t current)

@@ -42,6 +42,9 @@ bool input_length(const struct input *input, uint64_t *length);
 /* Whether each sequence can be reached at the same cost. */
 bool input_is_single(const struct input *input);
 
+/* Bytes that reading it may take: of one file at a time, and all tables. */
+uint64_t input_memory(const struct input *input);
+
 /* The sequence at `place` is the next one: 1; 0 where there are fewer. */
 int input_seek(struct input *input, uint64_t place) MUST_CHECK;
 

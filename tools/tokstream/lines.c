@@ -287,6 +287,7 @@ static int lines_index(struct source *source)
             return status;
         bytes_use(&source->bytes, line.size);
     }
+    source->held = lines->table_room * sizeof *lines->table;
     return status;
 }
 
@@ -319,6 +320,7 @@ int lines_open(struct source **source, struct bytes *bytes, enum lines_form form
     if (lines == NULL)
         return ERR_MEMORY;
     lines->form = form;
+    lines->source.memory = 2 * BYTES_AHEAD; /* for lines that are not longer */
     *source = &lines->source;
     return 0;
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "common/mem.h"
 #include "common/opt.h"
 #include "common/stream.h"
 #include "common/tool.h"
@@ -111,6 +112,20 @@ static int check(const struct tokstream_options *options)
     return 0;
 }
 
+/* The recipe holds no paths, so of --mix the weights alone. */
+static int note_weights(const struct opt_list *mix, json_t *recipe)
+{
+    json_t *weights = mix->count > 0 ? json_array() : json_null();
+    for (size_t i = 0; i < mix->count; i++) {
+        json_t *weight = json_stringn(mix->items[i], strcspn(mix->items[i], "="));
+        if (json_array_append_new(weights, weight) != 0)
+            return log_fail(ERR_USAGE, "--mix '%s' is no text", mix->items[i]);
+    }
+    if (json_object_set_new(recipe, "mix", weights) != 0)
+        return mem_fail("options", 1, 1);
+    return 0;
+}
+
 static int run(const struct tokstream_options *options, const struct select_setup *select)
 {
     struct run_setup setup = {
@@ -156,7 +171,9 @@ int main(int argc, char **argv)
             .seq_len = cut ? (size_t)options.seq_len : 0,
             .most = cut ? (size_t)options.seq_len : SOURCE_MOST_TOKENS,
         };
-        status = run(&options, &select);
+        status = note_weights(&options.mix, common->recipe);
+        if (status == 0)
+            status = run(&options, &select);
     }
     opt_free(&tokstream_tool, &options);
     return tool_finish(status);

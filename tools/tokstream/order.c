@@ -58,6 +58,8 @@ int order_open(struct order **opened, struct input *input, bool shuffle, uint64_
     int status = shuffle && !order->single
                      ? input_list_groups(input, &order->groups, &order->group_count)
                      : 0;
+    if (status == 0)
+        status = mem_require(order_memory(order), "a window of row groups to shuffle");
     if (status != 0) {
         order_free(order);
         return status;
@@ -240,12 +242,12 @@ int order_next(struct order *order, uint64_t skip, struct order_item *item)
 
 uint64_t order_memory(const struct order *order)
 {
-    uint64_t most = 0;
+    uint64_t largest = 0, all = 0;
     for (size_t i = 0; i < order->group_count; i++) {
         uint64_t tokens = order->groups[i].tokens;
-        most = tokens > most ? tokens : most;
+        largest = tokens > largest ? tokens : largest;
+        all = tokens < UINT64_MAX / 8 - all ? all + tokens : UINT64_MAX / 8;
     }
-    if (order->group_count == 0)
-        return 0;
-    return (most > order->window_tokens ? most : order->window_tokens) * 4;
+    uint64_t most = all < order->window_tokens ? all : order->window_tokens;
+    return (largest > most ? largest : most) * sizeof *order->window.ids;
 }

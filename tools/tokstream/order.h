@@ -35,7 +35,7 @@ int order_start(struct order *order, uint64_t epoch) MUST_CHECK;
  * valid until the next call. */
 int order_next(struct order *order, uint64_t skip, struct order_item *item) MUST_CHECK;
 
-/* Bytes that the order itself needs: a window, or nothing. */
+/* Bytes of a window of groups; 0 where there is none. */
 uint64_t order_memory(const struct order *order);
 
 #endif

@@ -163,6 +163,17 @@ static int parquet_read_meta(struct parquet_meta *meta, struct bytes *bytes,
     return parquet_meta_parse(meta, bytes_at(bytes), size, data_end, setup->column, name);
 }
 
+/* A page may be as large as its chunk. */
+static uint64_t parquet_memory(const struct parquet_meta *meta)
+{
+    uint64_t most = 0;
+    for (size_t i = 0; i < meta->group_count; i++) {
+        uint64_t bytes = meta->groups[i].bytes + meta->groups[i].expanded;
+        most = bytes > most ? bytes : most;
+    }
+    return most + parquet_column_bytes();
+}
+
 int parquet_open(struct source **source, struct bytes *bytes, const struct source_setup *setup)
 {
     struct parquet_meta meta = {0};
@@ -178,6 +189,7 @@ int parquet_open(struct source **source, struct bytes *bytes, const struct sourc
     created->counted = true;
     created->count = meta.rows;
     created->group_count = meta.group_count;
+    created->memory = parquet_memory(&meta);
     *source = created;
     return 0;
 }

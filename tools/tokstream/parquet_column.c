@@ -82,6 +82,11 @@ void parquet_column_free(struct parquet_column *column)
     free(column);
 }
 
+size_t parquet_column_bytes(void)
+{
+    return sizeof(struct parquet_column) + 2 * COLUMN_BATCH * sizeof(uint32_t) + BYTES_AHEAD;
+}
+
 void parquet_column_start(struct parquet_column *column, const struct parquet_group *group)
 {
     column->group = group;

@@ -13,6 +13,9 @@ struct parquet_column *parquet_column_create(struct source *source,
                                              const struct parquet_leaf *leaf) MUST_CHECK;
 void parquet_column_free(struct parquet_column *column);
 
+/* What one takes besides its pages and a list longer than a batch. */
+size_t parquet_column_bytes(void);
+
 /* Begins with the first list of a row group, which must live as long as it is read. */
 void parquet_column_start(struct parquet_column *column, const struct parquet_group *group);
 

@@ -25,7 +25,7 @@ struct meta_parser {
 
 /* ColumnMetaData and what is around it, as written. */
 struct meta_chunk {
-    int64_t type, codec, values, bytes, data_page, dictionary_page;
+    int64_t type, codec, values, expanded, bytes, data_page, dictionary_page;
     bool present, elsewhere, encrypted;
 };
 
@@ -50,6 +50,9 @@ static void meta_read_column(struct thrift *thrift, uint8_t type, struct meta_ch
             break;
         case 5:
             chunk->values = thrift_int(thrift, field.type);
+            break;
+        case 6:
+            chunk->expanded = thrift_int(thrift, field.type);
             break;
         case 7:
             chunk->bytes = thrift_int(thrift, field.type);
@@ -106,6 +109,8 @@ static int meta_check_chunk(const struct meta_parser *parser, const struct meta_
     int status = parquet_codec_check(chunk->codec, parser->column, parser->name);
     if (status != 0)
         return status;
+    if (chunk->values == 0) /* then there are no pages, and writers say where in many ways */
+        return 0;
     bool before = chunk->dictionary_page > 0 && chunk->dictionary_page < chunk->data_page;
     int64_t first = before ? chunk->dictionary_page : chunk->data_page;
     if (chunk->values < 0 || chunk->bytes < 0 || first < 4 || first > parser->data_end ||
@@ -114,6 +119,7 @@ static int meta_check_chunk(const struct meta_parser *parser, const struct meta_
     group->values = (uint64_t)chunk->values;
     group->offset = first;
     group->bytes = (uint64_t)chunk->bytes;
+    group->expanded = chunk->expanded > 0 ? (uint64_t)chunk->expanded : 0;
     group->codec = (enum parquet_codec)chunk->codec;
     return 0;
 }

@@ -35,9 +35,10 @@ struct parquet_leaf {
 /* The column's part of a row group: pages, one after the other. */
 struct parquet_group {
     uint64_t first_row, rows;
-    uint64_t values; /* levels in all its pages: items, and rows without items */
-    int64_t offset;  /* of its first page */
-    uint64_t bytes;  /* of all its pages */
+    uint64_t values;   /* levels in all its pages: items, and rows without items */
+    int64_t offset;    /* of its first page */
+    uint64_t bytes;    /* of all its pages */
+    uint64_t expanded; /* the same without compression; only for planning memory */
     enum parquet_codec codec;
 };
 

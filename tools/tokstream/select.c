@@ -220,7 +220,8 @@ uint64_t select_memory(const struct select *select)
 {
     uint64_t bytes = 0;
     for (size_t i = 0; i < select->mix.count; i++)
-        bytes += order_memory(select->mix.parts[i].order);
+        bytes +=
+            order_memory(select->mix.parts[i].order) + input_memory(&select->mix.parts[i].input);
     return bytes;
 }
 

@@ -42,7 +42,7 @@ bool select_count(const struct select *select, uint64_t *count);
 /* Whether all of them are known to have one length. */
 bool select_length(const struct select *select, uint64_t *length);
 
-/* Bytes held for shuffling. */
+/* Bytes of memory that it may take. */
 uint64_t select_memory(const struct select *select);
 
 /* The file that is waited for, where it is a pipe; else NULL. */

@@ -77,13 +77,19 @@ static bool source_named(const char *name, const char *ending)
     return length >= tail && strcmp(name + length - tail, ending) == 0;
 }
 
+static bool source_is_lines(const char *name)
+{
+    return source_named(name, ".jsonl") || source_named(name, ".json") ||
+           source_named(name, ".txt");
+}
+
 static int source_unknown(const char *name)
 {
     if (source_named(name, ".parquet") || source_named(name, ".npy"))
         return log_fail(ERR_DATA, "'%s' does not begin as its name says: is it damaged?", name);
     if (source_named(name, ".pt"))
         return log_fail(ERR_USAGE, "'%s': reading torch .pt files is not built", name);
-    if (source_named(name, ".jsonl") || source_named(name, ".json") || source_named(name, ".txt"))
+    if (source_is_lines(name))
         return log_fail(ERR_DATA, "'%s' begins neither as JSON lines nor with a token id", name);
     return log_fail(ERR_USAGE,
                     "'%s' is none of Parquet, .npy, JSON lines and ids as text; if it is a flat "
@@ -101,6 +107,8 @@ static int source_open_bare(struct source **source, struct bytes *bytes, bool li
         return log_fail(ERR_USAGE, "'%s' is a flat array: its items need --dtype u16 or u32", name);
     if (flat)
         return array_open_raw(source, bytes, setup);
+    if (listed && !source_is_lines(name))
+        return source_unknown(name);
     const uint8_t *at = bytes_at(bytes), *end = at + bytes_have(bytes);
     while (at < end && strchr(" \t\r\n", *at) != NULL && *at != '\0')
         at++;

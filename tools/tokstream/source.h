@@ -71,6 +71,8 @@ struct source {
     bool has_length;    /* all have the same length, and it is known */
     uint64_t length;    /* that length, after cutting */
     size_t group_count; /* where the kind has groups */
+    uint64_t memory;    /* bytes that reading may take */
+    uint64_t held;      /* bytes of the table that index() made */
 };
 
 /* Opens a file by its content; `path` "-" is standard input. setup stays the caller's and must
