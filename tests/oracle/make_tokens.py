@@ -5,7 +5,8 @@
 
 Writes tests/golden/tokens: good/NAME.parquet, each of which holds the lists of EXPECTED[NAME] and is
 read back by pyarrow here before it is kept; SET.jsonl, the same lists as text; bad/NAME.parquet, each
-with one thing wrong; and demo.sha256, of the demo's token files as pyarrow reads them. Made with
+with one thing wrong; demo.sha256, of the demo's token files as pyarrow reads them;
+and seeds of the fuzzer to tests/fuzz/corpus/parquet. Made with
 pyarrow 26.0, duckdb 2.0, polars 2.1.
 """
 
@@ -24,6 +25,7 @@ import pyarrow.parquet as pq
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 OUT = os.path.join(HERE, "..", "golden", "tokens")
+SEEDS = os.path.join(HERE, "..", "fuzz", "corpus", "parquet")
 DEMO = os.path.join(HERE, "..", "..", "demo", "tiny-gemma2", "tokens")
 
 
@@ -180,6 +182,28 @@ def write_other_forms():
     np.save(os.path.join(OUT, "bad", "negative.npy"), np.array([[1, 2], [3, -4]]))
 
 
+def write_seeds():
+    """Small files for the fuzzer, one of each thing that it should know of."""
+    few = [[1, 2, 70000], [], [5] * 40, [3], [2**32 - 1, 0]]
+    int64, plain = pa.list_(pa.int64()), {"use_dictionary": False}
+    forms = {
+        "dictionary": (int64, {"compression": "snappy"}),
+        "plain": (int64, plain),
+        "v2": (int64, {"data_page_version": "2.0", "compression": "snappy"}),
+        "v2-plain": (pa.list_(pa.uint32()), {"data_page_version": "2.0", **plain}),
+        "groups": (int64, {"row_group_size": 2, "write_page_checksum": True}),
+        "fallback": (int64, {"dictionary_pagesize_limit": 8, "data_page_size": 8,
+                             "write_batch_size": 4}),
+    }
+    os.makedirs(SEEDS, exist_ok=True)
+    for name, (kind, options) in forms.items():
+        pq.write_table(pa.table({"input_ids": pa.array(few, kind)}),
+                       os.path.join(SEEDS, name + ".parquet"), store_schema=False,
+                       write_statistics=False, **{"compression": "none", **options})
+    for name in ("duckdb-few", "empty"):
+        shutil.copy(path("good", name), SEEDS)
+
+
 def main():
     shutil.rmtree(OUT, ignore_errors=True)
     os.makedirs(os.path.join(OUT, "good"))
@@ -188,6 +212,7 @@ def main():
     write_good()
     write_bad()
     write_other_forms()
+    write_seeds()
     for name, lists in SETS.items():
         with open(os.path.join(OUT, name + ".jsonl"), "w") as file:
             file.write(jsonl(lists))
