@@ -21,6 +21,7 @@
 #include "parquet_thrift.h"
 
 #define PAGE_FIRST_LOOK ((size_t)256)
+#define PAGE_ASK ((size_t)64 << 20)        /* larger ones are taken only where memory is free */
 #define PAGE_MAX_HEADER ((size_t)16 << 20) /* statistics may hold long values */
 
 /* ---- headers */
@@ -199,9 +200,11 @@ static int page_reserve(struct parquet_pages *pages, size_t size, size_t stored)
         return parquet_pages_corrupt(pages, "it cannot expand to the size that its header says");
     if (size <= pages->room)
         return 0;
-    int status = mem_require(size, "a Parquet page");
-    if (status != 0)
-        return status;
+    if (size > PAGE_ASK) {
+        int status = mem_require(size, "a Parquet page");
+        if (status != 0)
+            return status;
+    }
     free(pages->expanded);
     pages->room = 0;
     pages->expanded = mem_alloc(size + BYTES_SLACK, 1);
