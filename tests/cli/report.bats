@@ -117,6 +117,22 @@ values() {
         cmp - <(cut -f 7 "$page.top")
 }
 
+@test "tokens are shaded by eighths of the largest activation, and the strongest is marked" {
+    ccanalyze report $CC $ROWS -n 3 --context 2 -o "$page"
+    most=$(ccanalyze freq $CC $ROWS | awk -F '\t' '$1 == 11 { print $5 }')
+    ccanalyze top $CC $ROWS --latents 11 -n 3 --context 2 --json | tr '{' '\n' |
+        sed -n 's/.*"at":\([0-9]*\).*"activations":\[\(.*\)\]}.*/\1,\2/p' |
+        awk -F , -v most="$most" '{
+            for (i = 2; i <= NF; i++) {
+                eighths = $i / most * 8
+                shade = int(eighths) + (eighths > int(eighths))
+                print "t" shade " x" (i - 2 == $1 ? " at" : "")
+            } }' >"$page.expected"
+    [ "$(sort -u "$page.expected" | wc -l)" -gt 4 ]
+    tr '\n' ' ' <"$page" | grep -oE 'id="latent-11".*' | sed 's,</article>.*,,;s/.*class="contexts"//' |
+        grep -oE 'class="t[0-9][^"]*"' | cut -d '"' -f 2 | cmp - "$page.expected"
+}
+
 @test "latents that never fire are passed over" {
     # 12 is of chat alone; on rows in which it never fires it is in no table.
     ccanalyze report $CC $ROWS -o "$page"
@@ -175,12 +191,16 @@ values() {
     grep -q 'id="training"' "$page"
     grep -q 'What was measured at 3 steps' "$page"
     grep -q 'loss <data value="700">' "$page"
+    grep -q '^learning rate 1</title>' "$page" # a share of its largest value
     grep -q 'chat <data value="-0.75">' "$page"
     ccanalyze report $CC --metrics "$BATS_TEST_TMPDIR/run/metrics.jsonl" -o "$page.named"
     cmp <(sed 's,<code>[^<]*cc.safetensors</code>,,' "$page") \
         <(sed 's,<code>[^<]*cc.safetensors</code>,,' "$page.named")
-    # It is read, never written.
-    [ "$(wc -l <"$BATS_TEST_TMPDIR/run/metrics.jsonl")" -eq 3 ]
+    # It is read, never written, also where rows are.
+    cp "$BATS_TEST_TMPDIR/run/metrics.jsonl" "$page.before"
+    ccanalyze report $CC $ROWS --metrics "$BATS_TEST_TMPDIR/run/metrics.jsonl" -o "$page"
+    whole "$page"
+    cmp "$BATS_TEST_TMPDIR/run/metrics.jsonl" "$page.before"
     echo '{"rows": 3}' >"$BATS_TEST_TMPDIR/none.jsonl"
     refused 65 "no line with a step" ccanalyze report $CC --metrics "$BATS_TEST_TMPDIR/none.jsonl"
     echo 'x' >"$BATS_TEST_TMPDIR/none.jsonl"
@@ -210,7 +230,7 @@ values() {
 
 @test "shuffled rows have no contexts, and are taken where none are asked for" {
     "${BIN:-bin}/shufbuf" --seed 3 $ROWS >"$BATS_TEST_TMPDIR/shuffled"
-    refused 64 shufbuf ccanalyze report $CC "$BATS_TEST_TMPDIR/shuffled"
+    refused 64 "this stream went through shufbuf" ccanalyze report $CC "$BATS_TEST_TMPDIR/shuffled"
     ccanalyze report $CC "$BATS_TEST_TMPDIR/shuffled" -n 0 -o "$page"
     whole "$page"
     run ! grep -q 'class="contexts"' "$page"

@@ -12,6 +12,7 @@
 #include "common/log.h"
 #include "common/mem.h"
 #include "tools/ccanalyze/report.h"
+#include "tools/ccanalyze/verb.h"
 
 static void chosen_are(const struct report *report, size_t group, const uint64_t *expected,
                        size_t count)
@@ -89,6 +90,28 @@ static void one_source_is_ranked_by_its_decoders(void **state)
     chosen_are(&report, 0, (uint64_t[]){1, 3, 0}, 3);
     assert_int_equal(report.groups[0].source, 1); /* nobody's */
     report_free(&report);
+}
+
+static void pieces_of_another_tokenizer_are_refused(void **state)
+{
+    (void)state;
+    static const char text[] = "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1}}}";
+    struct tokenizer *tokenizer;
+    struct begin begin;
+    char hash[33];
+    assert_int_equal(tokenizer_parse(&tokenizer, text, strlen(text), "test"), 0);
+    tokenizer_hash(tokenizer, hash);
+    assert_int_equal(begin_init(&begin, BEGIN_ACTIVATIONS, "test"), 0);
+    assert_int_equal(verb_check_tokenizer(tokenizer, &begin, "x"), 0); /* the rows do not say */
+    free(begin.tokenizer_hash);
+    begin.tokenizer_hash = strdup(hash);
+    assert_int_equal(verb_check_tokenizer(tokenizer, &begin, "x"), 0);
+    begin.tokenizer_hash[31] ^= 1;
+    log_init("test", LOG_SILENT);
+    assert_int_equal(verb_check_tokenizer(tokenizer, &begin, "x"), ERR_USAGE);
+    assert_int_equal(verb_check_tokenizer(NULL, &begin, "x"), 0);
+    begin_free(&begin);
+    tokenizer_free(tokenizer);
 }
 
 /* ---- the page of a large crosscoder, with all that a run and rows can give */
@@ -170,6 +193,7 @@ int main(void)
         cmocka_unit_test(silent_latents_are_not_shown),
         cmocka_unit_test(three_sources_are_ranked_by_delta),
         cmocka_unit_test(one_source_is_ranked_by_its_decoders),
+        cmocka_unit_test(pieces_of_another_tokenizer_are_refused),
         cmocka_unit_test(a_large_page_stays_small),
     };
     log_init("test", LOG_WARNING);
