@@ -40,16 +40,16 @@ static int resolve_inherit(struct recipe *recipe, json_t *options, const struct 
                            const struct train_setup *setup)
 {
     json_t *init = json_object_get(old->recipe, "init");
-    int failed = 0;
+    json_t *latents = json_object_get(old->recipe, "latents");
     if (!setup->has_steps)
         recipe->steps = old->steps;
-    if (setup->init == NULL && json_is_string(init)) {
-        failed = json_object_set(options, "init", init);
-        json_t *latents = json_object_get(old->recipe, "latents");
-        if (!setup->has_latents && json_is_integer(latents))
-            recipe->latents = (uint64_t)json_integer_value(latents);
-    }
-    return failed == 0 ? 0 : mem_fail("the recipe", 1, 1);
+    if (!json_is_string(init))
+        return 0;
+    if (!setup->has_latents && json_is_integer(latents))
+        recipe->latents = (uint64_t)json_integer_value(latents);
+    if (setup->init == NULL && json_object_set(options, "init", init) != 0)
+        return mem_fail("the recipe", 1, 1);
+    return 0;
 }
 
 int resolve_options(struct recipe *recipe, struct state *state, const struct run *run,
@@ -59,7 +59,7 @@ int resolve_options(struct recipe *recipe, struct state *state, const struct run
     memset(state, 0, sizeof *state);
     json_t *options = json_deep_copy(setup->options);
     int status = options == NULL ? mem_fail("the recipe", 1, 1) : 0;
-    if (status == 0 && setup->init != NULL && !setup->has_latents)
+    if (status == 0 && run->newest == NULL && setup->init != NULL && !setup->has_latents)
         status = resolve_init_latents(recipe, setup->init);
     if (status == 0 && run->newest != NULL)
         status = state_read(state, run->newest);

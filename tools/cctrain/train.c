@@ -339,15 +339,27 @@ static int train_loop(struct train *train, int *input)
     return 0;
 }
 
+/* What a user is to do whose run did not come to its end. */
+static void train_advise(const struct train *train)
+{
+    uint64_t done = train->done, steps = train->recipe.steps;
+    if (done < steps)
+        log_note("step %" PRIu64 " of %" PRIu64 " is in '%s/step-%" PRIu64
+                 "'; the same command with --resume goes on from there",
+                 done, steps, train->run.folder, done);
+    else
+        log_note("all %" PRIu64 " steps are done and in '%s/step-%" PRIu64
+                 "'; what is wrong with the stream lies behind the rows that were trained on",
+                 steps, train->run.folder, done);
+}
+
 static int train_finish(struct train *train, int input)
 {
     int status = train_save(train, true);
     if (status != 0)
         return status;
     if (input != 0)
-        log_note("step %" PRIu64 " of %" PRIu64 " is in '%s/step-%" PRIu64
-                 "'; the same command with --resume goes on from there",
-                 train->done, train->recipe.steps, train->run.folder, train->done);
+        train_advise(train);
     return input == ERR_TRUNCATED ? ERR_PEER : input;
 }
 
