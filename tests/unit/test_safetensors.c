@@ -558,6 +558,57 @@ static void test_entries_that_cannot_be_written(void **state)
     assert_int_equal(access(path, F_OK), -1); /* nothing was created */
 }
 
+/* Byte i of entry e, for entries of more bytes than are fetched at once. */
+static uint8_t piece_byte(size_t entry, uint64_t i)
+{
+    return (uint8_t)(i * 7 + (i >> 13) + entry);
+}
+
+static int fetch_piece(void *context, size_t index, void *to, uint64_t offset, uint64_t bytes)
+{
+    uint64_t *left = context; /* bytes until it fails */
+    if (bytes > *left)
+        return ERR_DEVICE;
+    *left -= bytes;
+    for (uint64_t i = 0; i < bytes; i++)
+        ((uint8_t *)to)[i] = piece_byte(index, offset + i);
+    return 0;
+}
+
+static void test_data_is_fetched_in_pieces(void **state)
+{
+    (void)state;
+    static const struct safetensors_entry entries[] = {
+        {"large", SAFETENSORS_U8, 1, {9000001}, NULL},
+        {"here", SAFETENSORS_U8, 1, {3}, "abc"},
+        {"empty", SAFETENSORS_U8, 1, {0}, NULL},
+        {"small", SAFETENSORS_U8, 1, {5}, NULL},
+    };
+    const char *path = scratch_path("written.safetensors");
+    uint64_t left = 9000006;
+    assert_int_equal(safetensors_write_fetched(path, entries, 4, NULL, fetch_piece, &left), 0);
+    assert_int_equal(left, 0);
+    struct safetensors *model;
+    assert_int_equal(safetensors_open(&model, path), 0);
+    uint8_t *bytes = malloc(9000001);
+    assert_non_null(bytes);
+    for (size_t e = 0; e < 4; e++) {
+        const struct safetensors_tensor *tensor = safetensors_find(model, entries[e].name);
+        assert_non_null(tensor);
+        assert_int_equal(tensor->bytes, entries[e].shape[0]);
+        assert_int_equal(safetensors_read(model, tensor, bytes, 0, tensor->bytes), 0);
+        for (uint64_t i = 0; i < tensor->bytes; i++)
+            assert_int_equal(bytes[i], e == 1 ? (uint8_t) "abc"[i] : piece_byte(e, i));
+    }
+    free(bytes);
+    safetensors_free(model);
+    unlink(path);
+    left = 5000000;
+    assert_int_equal(safetensors_write_fetched(path, entries, 4, NULL, fetch_piece, &left),
+                     ERR_DEVICE);
+    unlink(path);
+}
+
 /* RLIMIT_FSIZE stands for the disk: once inside the header, once inside the last tensor. */
 static void test_a_disk_that_is_full(void **state)
 {
@@ -617,6 +668,7 @@ int main(void)
         cmocka_unit_test(test_our_bytes_are_those_of_the_format),
         cmocka_unit_test(test_a_file_that_exists_stays),
         cmocka_unit_test(test_entries_that_cannot_be_written),
+        cmocka_unit_test(test_data_is_fetched_in_pieces),
         cmocka_unit_test(test_a_disk_that_is_full),
     };
     return cmocka_run_group_tests_name("safetensors", tests, set_up, tear_down);

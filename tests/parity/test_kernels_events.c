@@ -1,0 +1,72 @@
+/* test_kernels_events.c - an event tells of what its queue failed in, as wait() does: a trainer
+ * waits for events alone. The failure is an operation whose workspace the host has no memory for.
+ */
+#include "parity.h"
+
+static uint64_t memory_left;
+
+static int host_fail(int code, const char *message)
+{
+    (void)message;
+    return code;
+}
+
+static void host_note(const char *message)
+{
+    (void)message;
+}
+
+static uint64_t host_memory(void)
+{
+    return memory_left;
+}
+
+static void an_event_tells_of_its_queue(void **state)
+{
+    (void)state;
+    static const struct kernels_host host = {host_fail, host_note, host_memory};
+    enum { COUNT = 100000 };
+    struct parity parity;
+    parity_open(&parity, 1, DTYPE_F32);
+    const struct kernels *kernels = parity.kernels;
+    struct kernels_device *device = NULL;
+    struct kernels_queue *good = NULL, *bad = NULL;
+    struct kernels_event *before = NULL, *after = NULL, *other = NULL, *never = NULL;
+    void *d_values = NULL, *d_sum = NULL;
+    memory_left = 1 << 30;
+    assert_int_equal(kernels->open(&device, 0, 1, DTYPE_F32, &host), 0);
+    assert_int_equal(kernels->alloc(device, &d_values, COUNT * sizeof(float)), 0);
+    assert_int_equal(kernels->alloc(device, &d_sum, sizeof(double)), 0);
+    assert_int_equal(kernels->queue_create(device, &good), 0);
+    assert_int_equal(kernels->queue_create(device, &bad), 0);
+    struct kernels_event **events[] = {&before, &after, &other, &never};
+    for (size_t i = 0; i < 4; i++)
+        assert_int_equal(kernels->event_create(device, events[i]), 0);
+
+    kernels->event_record(bad, before);
+    assert_int_equal(kernels->event_sync(before), 0);
+    memory_left = 0;
+    kernels->dot(bad, d_sum, d_values, d_values, COUNT);
+    kernels->event_record(bad, after);
+    kernels->event_record(good, other);
+    assert_int_equal(kernels->event_sync(after), ERR_MEMORY);
+    assert_int_equal(kernels->wait(bad), ERR_MEMORY);
+    assert_int_equal(kernels->event_sync(other), 0);
+    assert_int_equal(kernels->event_sync(never), 0);
+    assert_int_equal(kernels->wait(good), 0);
+
+    for (size_t i = 0; i < 4; i++)
+        kernels->event_free(*events[i]);
+    kernels->queue_free(good);
+    kernels->queue_free(bad);
+    kernels->free(device, d_values);
+    kernels->free(device, d_sum);
+    kernels->close(device);
+    parity_close(&parity);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(an_event_tells_of_its_queue)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
