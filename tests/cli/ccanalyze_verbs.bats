@@ -78,7 +78,7 @@ setup() {
         refused 64 "one file" ccanalyze $verb "$out.cc" -o "$out.cc"
         refused 64 "one file" bash -c "'${BIN:-bin}/ccanalyze' $verb '$out.cc' >>'$out.cc'"
     done
-    for verb in freq eval top; do
+    for verb in freq eval top report; do
         refused 64 "one file" ccanalyze $verb "$out.cc" "$out.rows" -o "$out.cc"
         refused 64 "one file" ccanalyze $verb "$out.cc" "$out.rows" -o "$out.link"
     done

@@ -199,6 +199,8 @@ static int report_run(const void *values)
     bool plan = options->common.plan;
     int status = plan ? 0 : report_check_output(options->output);
     if (status == 0)
+        status = verb_check_output(&options->common, options->output);
+    if (status == 0)
         status = verb_read(&cc, &options->common, options->common.operand_count > 1, !plan);
     if (status == 0)
         status = plan ? report_plan(options, &cc) : report_of(options, &cc);
