@@ -7,10 +7,12 @@
 
 enum { SEEN_FIRST = 1024 };
 
-/* Sequence numbers come in order: spread by the fractional part of the golden ratio. */
+/* Sequence numbers come in order, or in steps: spread by the golden ratio's fractional part, of
+ * which the upper bits depend on all bits of the key. */
 static size_t seen_slot(const struct seen *seen, uint64_t key)
 {
-    return (size_t)((key * 0x9e3779b97f4a7c15u) >> 20) & (seen->capacity - 1);
+    unsigned bits = (unsigned)__builtin_ctzll(seen->capacity);
+    return (size_t)(key * 0x9e3779b97f4a7c15u >> (64 - bits));
 }
 
 static struct seen_entry *seen_probe(const struct seen *seen, uint64_t key)
