@@ -1,14 +1,18 @@
 /* evaluate.h - how well a crosscoder reconstructs rows, in all and per source.
  *
  * For row i, e = x − x̂:
- *     l2   mean_i ‖e‖²                    l1   mean_i Σ_j f_j Σ_s n_j^s        l0   mean_i #{f_j ≠
- * 0} loss l2 + λ l1 explained variance   mean_i (1 − ‖e‖² / ‖x − x̄‖²), x̄ the mean of the row's
- * batch fve                  1 − Σ_i ‖e‖² / Σ_i ‖x − x̄‖², x̄ the mean of all rows fve_centered mean
- * over batches of 1 − Σ_i ‖e − ē‖² / Σ_i ‖x − x̄‖², means of the batch Batches are consecutive rows.
- * A short last one has its own mean and counts by its rows. A row that equals the mean of its batch
- * (as does the row of a batch of one) has nothing to explain and is left out of the explained
- * variance, a batch of such rows out of fve_centered. All sums are f64 over the rows as they were
- * stored.
+ *     l2     mean_i ‖e‖²
+ *     l1     mean_i Σ_j f_j Σ_s n_j^s
+ *     l0     mean_i #{f_j ≠ 0}
+ *     loss   l2 + λ l1
+ *     explained variance   mean_i (1 − ‖e‖² / ‖x − x̄‖²), x̄ the mean of the row's batch
+ *     fve                  1 − Σ_i ‖e‖² / Σ_i ‖x − x̄‖², x̄ the mean of all rows
+ *     fve_centered         mean over batches of 1 − Σ_i ‖e − ē‖² / Σ_i ‖x − x̄‖²
+ *
+ * Batches are consecutive rows. A short last one has its own mean and counts by its rows. A row
+ * that equals the mean of its batch (as does the row of a batch of one) has nothing to explain and
+ * is left out of the explained variance, a batch of such rows out of fve_centered. All sums are
+ * f64 over the rows as they were stored.
  */
 #ifndef CCANALYZE_EVALUATE_H
 #define CCANALYZE_EVALUATE_H

@@ -44,8 +44,8 @@ int norms_require_pair(const struct norms *norms, const char *what) MUST_CHECK;
 
 enum norms_class { NORMS_A_ONLY, NORMS_SHARED, NORMS_B_ONLY, NORMS_OTHER, NORMS_CLASS_COUNT };
 
-/* The class of a latent: by R < 0.1, 0.3 < R < 0.7, R > 0.9, and by Δ < 0.1, 0.4 < Δ < 0.6, Δ >
- * 0.9. All strict; NaN is OTHER. */
+/* The class of a latent: by R < 0.1, 0.3 < R < 0.7, R > 0.9, and by Δ < 0.1, 0.4 < Δ < 0.6,
+ * Δ > 0.9. All strict; NaN is OTHER. */
 enum norms_class norms_class_by_relative(double relative);
 enum norms_class norms_class_by_delta(double delta);
 

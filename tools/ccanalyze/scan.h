@@ -5,7 +5,7 @@
  * top.h), and several of these may share one pass:
  *
  *     while ((status = scan_next(scan, &block)) == 1)
- *         if ((status = stats_add(&stats, &block)) != 0) ...
+ *         stats_add(&stats, &block);
  */
 #ifndef CCANALYZE_SCAN_H
 #define CCANALYZE_SCAN_H

@@ -2,9 +2,10 @@
  *
  * A figure is a plot: a frame with axes, grid and labels, into which the callers draw
  * (svg_histogram() here, curves.h, scatter.h). It is one <svg> element, either to stand alone, with
- * its colours inside, or bare, to stand in a page whose style sheet has them. The classes: bar line
- * band dot   what is drawn; with one of a b s o, or c0 c1 ..., for its colour grid axis lines of
- * the frame
+ * its colours inside, or bare, to stand in a page whose style sheet has them. The classes:
+ *
+ *     bar line band dot   what is drawn; with one of a b s o, or c0 c1 ..., for its colour
+ *     grid axis           lines of the frame
  */
 #ifndef CCANALYZE_SVG_H
 #define CCANALYZE_SVG_H

@@ -28,8 +28,7 @@ static const struct opt_tool cosine_tool = {
     .details =
         "Shared are the latents whose relative norm lies between 0.3 and 0.7, bounds left out. "
         "Between sources of different widths there is no cosine, and the fields are empty. norms "
-        "has "
-        "the cosine of every latent.",
+        "has the cosine of every latent.",
     .examples = "  ccanalyze cosine run --svg cosines.svg -o cosines.tsv",
     .options = cosine_table,
 };

@@ -31,9 +31,9 @@ static const struct opt_tool norms_tool = {
         "CC is a run folder (its newest step), a step folder or a safetensors file. With two "
         "sources A and B and decoder norms nA and nB the relative norm is nB / (nA + nB), and "
         "delta is ((nB - nA) / max(nA, nB) + 1) / 2: both are 0 for a latent of A alone and 1 for "
-        "one of "
-        "B alone. With more sources there is a norm and a delta for each, and --pair compares two. "
-        "What does not exist (the relative norm of a latent without a decoder) is an empty field.",
+        "one of B alone. With more sources there is a norm and a delta for each, and --pair "
+        "compares two. What does not exist (the relative norm of a latent without a decoder) is an "
+        "empty field.",
     .examples = "  ccanalyze norms run | sort -t$'\\t' -k4 -g | tail    # the most chat-specific\n"
                 "  ccanalyze norms run --json -o norms.json",
     .options = norms_table,

@@ -51,12 +51,11 @@ static const struct opt_tool top_tool = {
     .details =
         "CC is a run folder (its newest step), a step folder or a safetensors file; ROWS is a "
         "stream of activations in sequence order, else standard input; a stream that was shuffled "
-        "is refused. Each sequence counts once for a latent, with its largest activation; "
-        "sequences "
-        "with the same tokens are taken once. context is the ids around the row, separated by "
-        "spaces, or with --model their text, in which the row's own token stands between « and ». "
-        "--json has the activation at each token of the context. Latents that never fire have no "
-        "lines.",
+        "is refused. Each sequence counts once for a latent, with its largest activation; of "
+        "sequences with the same tokens the first is taken. context is the ids around the row, "
+        "separated by spaces, or with --model their text, in which the row's own token stands "
+        "between « and ». --json has the activation at each token of the context. Latents that "
+        "never fire have no lines.",
     .examples = "  ccanalyze top run acts.lz4 --model models/chat --min-relative-norm 0.9 -n 3\n"
                 "  ccanalyze top run acts.lz4 --latents 12,45 --json",
     .options = top_table,
