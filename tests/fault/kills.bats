@@ -1,0 +1,11 @@
+# Signals at random moments to every tool of a live pipeline, and runs that are resumed after them.
+
+setup() {
+    bats_require_minimum_version 1.5.0
+}
+
+@test "kill, terminate, interrupt, stop: nothing hangs, nothing is left, the weights are those of a run left alone" {
+    run tests/fault/kill_loop "${KILLS:-50}" "${KILL_SEED:-$RANDOM}"
+    echo "$output"
+    [ "$status" -eq 0 ]
+}
