@@ -74,18 +74,30 @@ static int run_visit(struct run *run, run_visit_function *visit, void *context)
     return status;
 }
 
-static int run_remove(struct run *run, uint64_t step, const char *ending)
+/* A step is renamed before its files go one by one, so that one that was half removed when the
+ * process ended is not taken for a damaged one. */
+static int run_discard(struct run *run, uint64_t step)
 {
-    char *path = run_path(run, step, ending);
-    int status = path == NULL ? ERR_MEMORY : checkpoint_remove(path);
+    char *path = run_path(run, step, ""), *unfinished = run_path(run, step, ".tmp");
+    int status = path == NULL || unfinished == NULL ? ERR_MEMORY : 0;
+    if (status == 0 && rename(path, unfinished) != 0)
+        status = log_fail_errno("cannot rename '%s'", path);
+    if (status == 0)
+        status = checkpoint_remove(unfinished);
     free(path);
+    free(unfinished);
     return status;
 }
 
 static int run_remove_unfinished(struct run *run, uint64_t step, bool unfinished, void *context)
 {
     (void)context;
-    return unfinished ? run_remove(run, step, ".tmp") : 0;
+    if (!unfinished)
+        return 0;
+    char *path = run_path(run, step, ".tmp");
+    int status = path == NULL ? ERR_MEMORY : checkpoint_remove(path);
+    free(path);
+    return status;
 }
 
 static int run_refuse_step(struct run *run, uint64_t step, bool unfinished, void *context)
@@ -106,7 +118,7 @@ static int run_remove_later(struct run *run, uint64_t step, bool unfinished, voi
     if (unfinished || step <= run->step)
         return 0;
     log_warning("removing '%s/step-%" PRIu64 "', which does not verify", run->folder, step);
-    return run_remove(run, step, "");
+    return run_discard(run, step);
 }
 
 /* ---- opening */
@@ -198,7 +210,7 @@ static int run_prune(struct run *run, uint64_t step, uint64_t keep)
         int status = run_visit(run, run_find_older, &older);
         if (status != 0 || older.count < keep)
             return status;
-        if ((status = run_remove(run, older.oldest, "")) != 0)
+        if ((status = run_discard(run, older.oldest)) != 0)
             return status;
     }
 }
