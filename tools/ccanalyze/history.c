@@ -17,6 +17,7 @@ static int history_short(void)
     return log_fail(ERR_MEMORY, "not enough memory for the metrics");
 }
 
+/* Room for twice as many rows, in all columns. */
 static int history_grow(struct history *history)
 {
     size_t capacity = history->capacity == 0 ? 256 : 2 * history->capacity;
@@ -90,6 +91,7 @@ static int history_add_members(struct history *history, json_t *line)
     return 0;
 }
 
+/* One line, parsed; `place` is "NAME:LINE". */
 static int history_add_line(struct history *history, json_t *line, const char *place)
 {
     if (!json_is_object(line))

@@ -1,4 +1,10 @@
-/* report_curves.c - the training as small figures, one question each. */
+/* report_curves.c - the training as small figures, one question each.
+ *
+ * The panels are a table: a title, a sentence for who has not trained one, and the keys of the
+ * metrics. A panel for whose keys there are no values is left out, so that other programs' metrics,
+ * and those of runs to come, give the figures that they can. What falls by orders of magnitude has
+ * a logarithmic axis.
+ */
 #include <math.h>
 #include <string.h>
 
@@ -115,6 +121,7 @@ static void report_line_key(FILE *out, const struct report *report,
     fputs(count > 1 ? "</span>" : "</b>", out);
 }
 
+/* Nothing where none of its keys has a value that can be drawn. */
 static void report_panel(FILE *out, const struct report *report, const struct report_panel *panel)
 {
     struct curves_series series[CURVES_MOST_SERIES];

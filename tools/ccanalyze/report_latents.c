@@ -16,6 +16,7 @@
 
 enum { SPREAD_BINS = 50, CONTEXTS_OPEN = 4, SHADES = 8 };
 
+/* The class of the style sheet: the colour of a side is that of its latents in all figures. */
 static const char *report_group_style(const struct report *report, const struct report_group *group)
 {
     if (!report->norms->paired)
@@ -34,31 +35,44 @@ static bool report_is_mark(const char *piece, const char *text)
     return bracketed && (strcmp(piece, text) == 0 || strstr(text, "\ufffd") != NULL);
 }
 
+/* What an id is shown as: *text, which the caller frees, NULL for the number itself; *mark where it
+ * is not to be read as letters. */
+static int report_token_text(const struct report *report, uint32_t id, char **text, bool *mark)
+{
+    *text = NULL;
+    *mark = true;
+    if (report->tokenizer == NULL)
+        return 0;
+    const char *piece = tokenizer_piece(report->tokenizer, id);
+    *text = tokenizer_text(report->tokenizer, &id, 1);
+    *mark = *text != NULL && (piece == NULL || report_is_mark(piece, *text));
+    if (*mark && piece != NULL) {
+        free(*text);
+        *text = strdup(piece);
+    }
+    return *text == NULL ? mem_fail("a token", 1, 64) : 0;
+}
+
+/* The activation itself is told to who points at the token. */
 static int report_token(FILE *out, const struct report *report, const struct top_example *example,
                         size_t i, double most)
 {
-    uint32_t id = example->ids[i];
     double f = (double)example->activations[i];
     int shade = f > 0 && most > 0 ? (int)ceil(SHADES * f / most) : 0;
-    char *text = NULL;
-    const char *piece = NULL;
-    if (report->tokenizer != NULL) {
-        piece = tokenizer_piece(report->tokenizer, id);
-        text = tokenizer_text(report->tokenizer, &id, 1);
-        if (text == NULL)
-            return mem_fail("a token", 1, 64);
-    }
-    bool mark = text == NULL || piece == NULL || report_is_mark(piece, text);
-    fputs("<span class=\"", out);
-    fprintf(out, "t%d%s%s\"", shade < SHADES ? shade : SHADES, mark ? " x" : "",
+    char *text;
+    bool mark;
+    int status = report_token_text(report, example->ids[i], &text, &mark);
+    if (status != 0)
+        return status;
+    fprintf(out, "<span class=\"t%d%s%s\"", shade < SHADES ? shade : SHADES, mark ? " x" : "",
             i == example->at ? " at" : "");
     if (f > 0)
         fprintf(out, " title=\"%.4g\"", f);
-    fputs(">", out);
+    fputc('>', out);
     if (text == NULL)
-        fprintf(out, "%lu", (unsigned long)id);
-    else if (mark && piece != NULL)
-        html_text(out, piece);
+        fprintf(out, "%" PRIu32, example->ids[i]);
+    else if (mark)
+        html_text(out, text);
     else
         html_token(out, text);
     fputs(text == NULL ? "</span> " : "</span>", out);
@@ -82,6 +96,7 @@ static int report_tokens(FILE *out, const struct report *report, const struct to
     return status;
 }
 
+/* One line of the list; where it comes from is told to who points at the number. */
 static int report_context(FILE *out, const struct report *report, const struct top_example *example,
                           double most)
 {
@@ -97,6 +112,7 @@ static int report_context(FILE *out, const struct report *report, const struct t
     return status;
 }
 
+/* The first few are open, the others unfold: a page of many latents is to be read at a glance. */
 static int report_contexts(FILE *out, const struct report *report, size_t k)
 {
     double most = (double)report->stats.max[report->chosen[k]];
@@ -143,6 +159,7 @@ static void report_card_facts(FILE *out, const struct report *report, uint64_t j
     fputs("</dl>\n", out);
 }
 
+/* Logarithmic, since most activations are small and the largest, which matter, are few. */
 static void report_card_figure(FILE *out, const struct report *report, size_t k, const char *class)
 {
     uint64_t counts[SPREAD_BINS];
@@ -253,6 +270,7 @@ static void report_group_title(FILE *out, const struct report *report,
     fputs("</h3>\n", out);
 }
 
+/* The table, and with rows the cards that it leads to. shown (most) is room to work in. */
 static int report_group(FILE *out, const struct report *report, const struct report_group *group,
                         size_t *shown)
 {
@@ -275,6 +293,7 @@ static int report_group(FILE *out, const struct report *report, const struct rep
     return status;
 }
 
+/* What is shown and how to read it, by what the report has. */
 static void report_latents_lead(FILE *out, const struct report *report)
 {
     if (report->norms->paired)

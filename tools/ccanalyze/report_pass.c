@@ -24,6 +24,7 @@ uint64_t report_pass_bytes(const struct crosscoder *cc, size_t most, const struc
            stats_bytes(cc->latents);
 }
 
+/* Of the chosen latents alone: a row has some hundred of them to look at, not all F. */
 static void report_add_spreads(struct report *report, const struct scan_block *block)
 {
     for (size_t i = 0; i < block->rows; i++) {
@@ -34,6 +35,7 @@ static void report_add_spreads(struct report *report, const struct scan_block *b
     }
 }
 
+/* What can be refused is refused before the first row is computed. */
 static int report_scan(struct report *report, const struct scan_setup *setup, const char *model,
                        struct evaluate *evaluate)
 {

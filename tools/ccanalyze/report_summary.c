@@ -1,4 +1,8 @@
-/* report_summary.c - the heading, and what the checkpoint and the rows say in numbers. */
+/* report_summary.c - the heading, and what the checkpoint and the rows say in numbers.
+ *
+ * A checkpoint of another program says little about itself; what is not known has no line, and a
+ * number that does not exist is a dash, never 0.
+ */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,6 +68,7 @@ static void report_tile_begin(FILE *out, const char *class)
     fprintf(out, "<div class=\"%s\"><dt>", class);
 }
 
+/* How many latents are of a class, by R. */
 static void report_class_tile(FILE *out, const struct report *report, enum norms_class class,
                               const char *bounds)
 {
@@ -77,6 +82,7 @@ static void report_class_tile(FILE *out, const struct report *report, enum norms
     fprintf(out, "<small>%s</small></dd></div>\n", bounds);
 }
 
+/* Nothing where the value does not exist. */
 static void report_real_tile(FILE *out, const char *name, double value, int digits,
                              const char *remark)
 {
@@ -128,6 +134,7 @@ void report_heading(FILE *out, const struct report *report)
 
 /* ---- tables */
 
+/* The scale of sources that the file does not name is not known, though it counts as 1. */
 static void report_sources(FILE *out, const struct report *report)
 {
     const struct crosscoder *cc = report->cc;
@@ -155,6 +162,7 @@ static void report_sources(FILE *out, const struct report *report)
         out);
 }
 
+/* Nothing where the text is not known; a long one, in a line of its own, is code. */
 static void report_fact(FILE *out, const char *name, const char *value, bool is_long)
 {
     if (value == NULL || value[0] == '\0')

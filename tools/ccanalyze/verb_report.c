@@ -31,11 +31,11 @@ static const struct opt report_table[] = {
                "model folder whose tokenizer.json turns ids into text"),
     OPT_STRING("pair", 0, S, pair, "A,B", NULL, 0,
                "the sources to compare, by name or number; default: both, if there are two"),
-    OPT_COUNT("per-side", 0, S, per_side, "N", 1, 1000, "10", 0,
+    OPT_COUNT("per-side", 0, S, per_side, "N", 1, 100, "10", 0,
               "latents to look at one by one, on each side"),
-    OPT_COUNT("n", 'n', S, examples, "N", 0, 200, "10", 0,
+    OPT_COUNT("n", 'n', S, examples, "N", 0, 50, "10", 0,
               "contexts for each of them; 0: none, and rows may come in any order"),
-    OPT_COUNT("context", 0, S, context, "N", 0, 500, "16", 0, "tokens before, and after"),
+    OPT_COUNT("context", 0, S, context, "N", 0, 100, "16", 0, "tokens before, and after"),
     OPT_COUNT("batch", 0, S, batch, "N", 1, 1e6, "4096", 0,
               "rows over whose mean the explained variance is taken"),
     VERB_COMPUTE_OPTIONS(S),
@@ -100,20 +100,15 @@ static int report_save(const char *path, const char *text, size_t size)
 /* metrics.jsonl beside the step folder that the weights lie in, where there is one. */
 static int report_find_history(struct history *history, const char *weights)
 {
-    char *copy = strdup(weights), *path = NULL;
+    char *copy = strdup(weights);
     if (copy == NULL)
         return mem_fail("a path", strlen(weights), 1);
-    const char *step = dirname(copy);
-    size_t size = strlen(step) + sizeof "/../metrics.jsonl";
-    path = mem_alloc(size, 1);
-    int status = path == NULL ? mem_fail("a path", size, 1) : 0;
-    if (status == 0) {
-        snprintf(path, size, "%s/../metrics.jsonl", step);
-        const char *name = strrchr(step, '/');
-        name = name == NULL ? step : name + 1;
-        if (strncmp(name, "step-", 5) == 0 && access(path, F_OK) == 0)
-            status = history_read(history, path);
-    }
+    const char *step = dirname(copy), *slash = strrchr(step, '/');
+    char *path = io_join(step, "../metrics.jsonl");
+    int status = path == NULL ? mem_fail("a path", strlen(step), 1) : 0;
+    if (status == 0 && strncmp(slash == NULL ? step : slash + 1, "step-", 5) == 0 &&
+        access(path, F_OK) == 0)
+        status = history_read(history, path);
     free(path);
     free(copy);
     return status;
