@@ -34,7 +34,7 @@ stops() {
         head -c $bytes "$rows" >"$BATS_TEST_TMPDIR/cut"
         run --separate-stderr cctrain --out "$run" "${save[@]}" "$BATS_TEST_TMPDIR/cut"
         [ "$status" -eq 75 ]
-        [[ "$stderr" == *"--resume goes on from there"* ]]
+        [[ "$stderr" == *"with --resume goes on"* ]]
         [ "$(basename "$(newest "$run")")" = "step-$((bytes / record * 341 / 32))" ]
         goes_on
         rm -r "$run"
@@ -70,6 +70,16 @@ stops() {
     printf 'damage' | dd of="$BATS_TEST_TMPDIR/bad" bs=1 seek=2500000 conv=notrunc status=none
     stops 65 "10 20 21 " "--resume" "$BATS_TEST_TMPDIR/bad"
     goes_on
+}
+
+@test "damage behind the last step: the run is finished and saved, and the status tells" {
+    size=$(stat -c %s "$rows")
+    head -c $((size - 100)) "$rows" >"$BATS_TEST_TMPDIR/cut"
+    run --separate-stderr cctrain --out "$run" "${save[@]}" --steps 62 <"$BATS_TEST_TMPDIR/cut"
+    [ "$status" -eq 75 ]
+    [[ "$stderr" == *"lies behind the rows that were trained on"* ]]
+    same_weights "$run" "$whole"
+    cctrain --out "$run" "${save[@]}" --resume /nowhere
 }
 
 @test "values that overflow end the run with 65 and no checkpoint of it" {
@@ -108,7 +118,7 @@ fed() {
         rm "$BATS_TEST_TMPDIR/fifo"
         [ "$status" -eq "${signal#*:}" ]
         [ "$(steps "$run")" = "10 20 21 " ]
-        grep -q -- "--resume goes on from there" "$BATS_TEST_TMPDIR/err"
+        grep -q -- "with --resume goes on" "$BATS_TEST_TMPDIR/err"
         goes_on
         rm -r "$run"
     done

@@ -42,7 +42,9 @@ int ledger_enter(struct ledger *ledger, struct ledger_figures *figures, uint64_t
         if (report->counts[j] > 0)
             ledger->last_active[j] = t + 1;
     }
-    figures->l2 = report->recon[ledger->sources].error / rows;
+    const struct kernels_recon_sums *all = &report->recon[ledger->sources];
+    figures->l2 = all->error / rows;
+    figures->explained = 1 - all->error / all->variance;
     figures->l1 = report->l1 / rows;
     figures->l0 = (double)active / rows;
     figures->loss = figures->l2 + rates->l1 * figures->l1;

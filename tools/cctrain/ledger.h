@@ -15,6 +15,7 @@
 /* Figures of one step, all of its batch. */
 struct ledger_figures {
     double loss, l2, l1, l0, grad_norm;
+    double explained; /* of all sources: 1 - Σ‖x - x̂‖²/Σ‖x - x̄‖², or NaN */
 };
 
 struct ledger {

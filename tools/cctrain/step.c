@@ -102,19 +102,11 @@ static int step_take(struct step *step, void *at, size_t count, size_t size)
 
 /* ---- products */
 
-static int step_create_product(struct step *step, struct step_product *product,
-                               struct kernels_gemm_shape shape)
-{
-    shape.a = shape.b = step->type;
-    shape.packed_b = product->packed = true;
-    return step->kernels->gemm_create(step->device, &product->gemm, &shape);
-}
-
 static int step_create_products(struct step *step)
 {
     int64_t b = (int64_t)step->batch, f = (int64_t)step->latents, d = (int64_t)step->width;
     struct {
-        struct step_product *product;
+        struct kernels_gemm **gemm;
         struct kernels_gemm_shape shape;
     } products[] = {
         {&step->encode, {.m = b, .n = f, .k = d, .bias = true, .relu = true, .c = step->type}},
@@ -124,27 +116,26 @@ static int step_create_products(struct step *step)
         {&step->encoder_gradient, {.m = d, .n = f, .k = b, .trans_a = true, .c = DTYPE_F32}},
         {&step->decoder_gradient, {.m = f, .n = d, .k = b, .trans_a = true, .c = DTYPE_F32}},
     };
-    int status = 0;
     size_t most = 0;
-    for (size_t i = 0; i < sizeof products / sizeof *products && status == 0; i++) {
-        struct step_product *product = products[i].product;
-        status = step_create_product(step, product, products[i].shape);
-        if (status != 0 || !product->packed)
-            continue;
-        size_t bytes = step->kernels->gemm_packed_bytes(product->gemm);
+    for (size_t i = 0; i < sizeof products / sizeof *products; i++) {
+        struct kernels_gemm_shape *shape = &products[i].shape;
+        shape->a = shape->b = step->type;
+        shape->packed_b = true;
+        int status = step->kernels->gemm_create(step->device, products[i].gemm, shape);
+        if (status != 0)
+            return status;
+        size_t bytes = step->kernels->gemm_packed_bytes(*products[i].gemm);
         most = bytes > most ? bytes : most;
     }
-    return status != 0 ? status : step_take(step, &step->d_packed, most, 1);
+    return step_take(step, &step->d_packed, most, 1);
 }
 
-static void step_multiply(struct step *step, const struct step_product *product, void *d_c,
-                          const void *d_a, const void *d_b, const float *d_bias)
+/* c = act(a b + bias); see above for the packing. */
+static void step_multiply(struct step *step, struct kernels_gemm *gemm, void *d_c, const void *d_a,
+                          const void *d_b, const float *d_bias)
 {
-    if (product->packed) {
-        step->kernels->gemm_pack(step->queue, product->gemm, step->d_packed, d_b);
-        d_b = step->d_packed;
-    }
-    step->kernels->gemm(step->queue, product->gemm, d_c, d_a, d_b, d_bias);
+    step->kernels->gemm_pack(step->queue, gemm, step->d_packed, d_b);
+    step->kernels->gemm(step->queue, gemm, d_c, d_a, step->d_packed, d_bias);
 }
 
 /* ---- set-up */
@@ -213,10 +204,10 @@ void step_free(struct step *step)
         memcpy(&memory, buffers[i].at, sizeof memory);
         kernels->free(step->device, memory);
     }
-    struct step_product *products[] = {&step->encode, &step->decode, &step->latent_gradient,
-                                       &step->encoder_gradient, &step->decoder_gradient};
+    struct kernels_gemm *products[] = {step->encode, step->decode, step->latent_gradient,
+                                       step->encoder_gradient, step->decoder_gradient};
     for (size_t i = 0; i < sizeof products / sizeof *products; i++)
-        kernels->gemm_free(products[i]->gemm);
+        kernels->gemm_free(products[i]);
     for (size_t i = 0; i < STEP_DEPTH; i++) {
         kernels->event_free(step->filled[i]);
         kernels->event_free(step->taken[i]);
@@ -235,7 +226,7 @@ void step_free(struct step *step)
 
 void step_encode(struct step *step)
 {
-    step_multiply(step, &step->encode, step->d_f, step->d_x,
+    step_multiply(step, step->encode, step->d_f, step->d_x,
                   dictionary_weights(&step->dictionary, DICTIONARY_W_ENC),
                   step->dictionary.tensors[DICTIONARY_B_ENC].d_w);
 }
@@ -251,7 +242,7 @@ void step_reconstruct(struct step *step)
 {
     const struct kernels *kernels = step->kernels;
     const struct dictionary_tensor *b_dec = &step->dictionary.tensors[DICTIONARY_B_DEC];
-    step_multiply(step, &step->decode, step->d_xhat, step->d_f,
+    step_multiply(step, step->decode, step->d_xhat, step->d_f,
                   dictionary_weights(&step->dictionary, DICTIONARY_W_DEC), b_dec->d_w);
     kernels->column_means(step->queue, step->d_means, step->d_x, step->batch, step->width);
     kernels->recon(step->queue, step->d_g, step->d_recon, step->d_xhat, step->d_x, step->d_means,
@@ -262,19 +253,19 @@ void step_reconstruct(struct step *step)
 
 void step_decoder_gradient(struct step *step)
 {
-    step_multiply(step, &step->decoder_gradient, step->dictionary.tensors[DICTIONARY_W_DEC].d_g,
+    step_multiply(step, step->decoder_gradient, step->dictionary.tensors[DICTIONARY_W_DEC].d_g,
                   step->d_f, step->d_g, NULL);
 }
 
 void step_latent_gradient(struct step *step, const float *d_bias)
 {
-    step_multiply(step, &step->latent_gradient, step->d_dpre, step->d_g,
+    step_multiply(step, step->latent_gradient, step->d_dpre, step->d_g,
                   dictionary_weights(&step->dictionary, DICTIONARY_W_DEC), d_bias);
 }
 
 void step_encoder_gradient(struct step *step)
 {
-    step_multiply(step, &step->encoder_gradient, step->dictionary.tensors[DICTIONARY_W_ENC].d_g,
+    step_multiply(step, step->encoder_gradient, step->dictionary.tensors[DICTIONARY_W_ENC].d_g,
                   step->d_x, step->d_dpre, NULL);
 }
 

@@ -29,12 +29,6 @@ struct step_report {
     struct kernels_event *done;
 };
 
-/* A product; its right side is packed first where that pays. */
-struct step_product {
-    struct kernels_gemm *gemm;
-    bool packed;
-};
-
 struct step {
     const struct kernels *kernels;
     struct kernels_device *device;
@@ -62,7 +56,7 @@ struct step {
     double *d_l1;                       /* (1) */
     struct kernels_recon_sums *d_recon; /* (S + 1) */
     void *d_packed;                     /* the right side of the product at hand */
-    struct step_product encode, decode, latent_gradient, encoder_gradient, decoder_gradient;
+    struct kernels_gemm *encode, *decode, *latent_gradient, *encoder_gradient, *decoder_gradient;
     struct step_report reports[STEP_DEPTH];
 };
 

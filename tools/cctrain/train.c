@@ -6,9 +6,8 @@
  * nothing is saved of a loss that is not finite.
  *
  * Ends, and what is left behind:
- *  - all steps done: a checkpoint; 0. Where fewer rows than a batch are left they are read and
- *    counted, and END is checked; where there are more, reading stops and the stage before finds
- * its reader gone, which is no failure;
+ *  - all steps done: a checkpoint; 0. Then the rows that are left are read and counted, and END is
+ *    checked, where they are no more than a batch; else the stage before finds its reader gone;
  *  - the stream ends, is cut or aborted before: a checkpoint; ERR_PEER, as it can be resumed;
  *  - it is corrupt or cannot be read: a checkpoint of what was good; that code;
  *  - a signal: the step is finished; a checkpoint; ERR_INTERRUPTED;
@@ -19,6 +18,7 @@
 #include "train.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,16 +47,17 @@ struct train {
     struct kernels_device *device;
     struct step step;
     struct ledger ledger;
-    struct crosscoder cc; /* host memory for weights on their way */
+    struct ledger_figures figures; /* of the last step looked at; loss NaN: none */
+    struct crosscoder cc;          /* host memory for weights on their way */
     struct snapshot snapshot;
     struct metrics_file metrics[TRAIN_METRICS]; /* in the folder, and where --metrics says */
     struct progress *progress;
 
     uint8_t *rows[STEP_DEPTH]; /* (B, row_bytes) */
     struct schedule_rates rates[STEP_DEPTH];
-    uint64_t first, done, settled; /* steps: at the start, enqueued, looked at */
-    bool saved;                    /* a checkpoint holds all that was done */
-    unsigned failures;             /* of checkpoints, in a row */
+    uint64_t done, settled; /* steps enqueued, and looked at */
+    bool saved;             /* a checkpoint holds all that was done */
+    unsigned failures;      /* of checkpoints, in a row */
 
     /* at the last line of metrics */
     int64_t line_time, line_waited;
@@ -193,10 +194,10 @@ static int train_start_output(struct train *train)
 
 /* ---- looking at steps */
 
-static int train_write_line(struct train *train, uint64_t t, const struct ledger_figures *figures,
-                            const struct step_report *report)
+static int train_write_line(struct train *train, uint64_t t, const struct step_report *report)
 {
-    json_t *line = ledger_line(&train->ledger, t, figures, report, &train->rates[t % STEP_DEPTH]);
+    json_t *line =
+        ledger_line(&train->ledger, t, &train->figures, report, &train->rates[t % STEP_DEPTH]);
     int64_t now = io_clock_ns(), elapsed = now - train->line_time;
     double seconds = elapsed > 0 ? (double)elapsed / 1e9 : 1e-9;
     double rows = (double)((t + 1 - train->line_steps) * train->recipe.batch);
@@ -223,13 +224,12 @@ static int train_settle(struct train *train, uint64_t end)
     for (; train->settled < end; train->settled++) {
         uint64_t t = train->settled;
         const struct step_report *report;
-        struct ledger_figures figures;
         int status = step_report(&train->step, t, &report);
         if (status == 0)
-            status =
-                ledger_enter(&train->ledger, &figures, t, report, &train->rates[t % STEP_DEPTH]);
+            status = ledger_enter(&train->ledger, &train->figures, t, report,
+                                  &train->rates[t % STEP_DEPTH]);
         if (status == 0 && (t % train->setup->log_every == 0 || t + 1 == train->recipe.steps))
-            status = train_write_line(train, t, &figures, report);
+            status = train_write_line(train, t, report);
         if (status != 0)
             return status;
         progress_set(train->progress, (t + 1) * train->recipe.batch);
@@ -305,7 +305,7 @@ static int train_short(const struct train *train)
                     train->done, train->recipe.steps, train->feed.left_over);
 }
 
-/* Behind the last step: END is read where it is near. */
+/* Behind the last checkpoint: END is read where it is near. */
 static int train_drain(struct train *train)
 {
     int status = feed_drain(&train->feed, train->recipe.batch);
@@ -335,22 +335,24 @@ static int train_loop(struct train *train, int *input)
             return 0;
         }
     }
-    *input = train_drain(train);
     return 0;
 }
 
-/* What a user is to do whose run did not come to its end. */
-static void train_advise(const struct train *train)
+/* What came of it, and what a user is to do whose run did not come to its end. */
+static void train_tell(const struct train *train, int input)
 {
     uint64_t done = train->done, steps = train->recipe.steps;
+    const struct ledger_figures *figures = &train->figures;
+    char reached[128] = "";
+    if (!isnan(figures->loss))
+        snprintf(reached, sizeof reached, ": loss %.4g, L0 %.4g, explained variance %.4f",
+                 figures->loss, figures->l0, figures->explained);
+    log_note("step %" PRIu64 " of %" PRIu64 " is in '%s/step-%" PRIu64 "'%s", done, steps,
+             train->run.folder, done, reached);
     if (done < steps)
-        log_note("step %" PRIu64 " of %" PRIu64 " is in '%s/step-%" PRIu64
-                 "'; the same command with --resume goes on from there",
-                 done, steps, train->run.folder, done);
-    else
-        log_note("all %" PRIu64 " steps are done and in '%s/step-%" PRIu64
-                 "'; what is wrong with the stream lies behind the rows that were trained on",
-                 steps, train->run.folder, done);
+        log_note("the same command with --resume goes on from there");
+    else if (input != 0 && input != ERR_INTERRUPTED)
+        log_note("what is wrong with the stream lies behind the rows that were trained on");
 }
 
 static int train_finish(struct train *train, int input)
@@ -358,8 +360,9 @@ static int train_finish(struct train *train, int input)
     int status = train_save(train, true);
     if (status != 0)
         return status;
-    if (input != 0)
-        train_advise(train);
+    if (train->done == train->recipe.steps)
+        input = train_drain(train);
+    train_tell(train, input);
     return input == ERR_TRUNCATED ? ERR_PEER : input;
 }
 
@@ -385,7 +388,7 @@ static int train_prepare(struct train *train)
         status = train_go_to_position(train);
     if (status != 0)
         return status;
-    train->first = train->done = train->settled = state->step;
+    train->done = train->settled = state->step;
     train->saved = train->run.newest != NULL;
     if (train->saved)
         log_note("going on from step %" PRIu64 " of %" PRIu64 ", row %" PRIu64, state->step,
@@ -414,7 +417,7 @@ static int train_close(struct train *train, int status)
 
 int train_run(const struct train_setup *setup)
 {
-    struct train train = {.setup = setup};
+    struct train train = {.setup = setup, .figures = {.loss = NAN}};
     int input = 0, status = run_open(&train.run, setup->out, setup->resume);
     if (status == 0)
         status = resolve_options(&train.recipe, &train.snapshot.state, &train.run, setup);
