@@ -73,7 +73,8 @@ int begin_compatible(const struct begin *a, const char *name_a, const struct beg
                      const char *name_b) MUST_CHECK;
 
 /* XXH3-128 in hexadecimal (32 digits) of the canonical JSON without "rows" and "first_row" at any
- * level: two streams with one identity carry the same rows in the same order, wherever they begin. */
+ * level: two streams with one identity carry the same rows in the same order, wherever they begin.
+ */
 int begin_identity(const struct begin *begin, char hex[33]) MUST_CHECK;
 
 #endif

@@ -1,12 +1,11 @@
 /* index.h - the advisory index behind END of a cached stream: where each record lies.
  *
- * It travels in a skippable frame (magic 0x184D2A5C), which LZ4 and zstd programs pass over. All integers are
- * little-endian; offsets count from the first byte of the part's BEGIN frame:
- *     "CCPX", u32 version 1, u64 bytes of this whole payload, u64 entries
- *     per record: u64 offset, u64 first row, u32 rows, u32 stored bytes
- *     u64 XXH3-64 of all before
- *     footer: u64 bytes of the part up to this frame, u64 bytes of this payload, "CCPXEND\n"
- * A reader never needs it. Whoever uses it checks its sum first.
+ * It travels in a skippable frame (magic 0x184D2A5C), which LZ4 and zstd programs pass over. All
+ * integers are little-endian; offsets count from the first byte of the part's BEGIN frame: "CCPX",
+ * u32 version 1, u64 bytes of this whole payload, u64 entries per record: u64 offset, u64 first
+ * row, u32 rows, u32 stored bytes u64 XXH3-64 of all before footer: u64 bytes of the part up to
+ * this frame, u64 bytes of this payload, "CCPXEND\n" A reader never needs it. Whoever uses it
+ * checks its sum first.
  */
 #ifndef CCPIPE_INDEX_H
 #define CCPIPE_INDEX_H
@@ -27,8 +26,8 @@ struct index_entry {
 struct index {
     struct index_entry *entries; /* (count): BEGIN, DATA..., END */
     size_t count, capacity;
-    uint64_t part_bytes;  /* from BEGIN's first byte to the index frame's first byte */
-    int64_t part_start;   /* where BEGIN lies in the file */
+    uint64_t part_bytes; /* from BEGIN's first byte to the index frame's first byte */
+    int64_t part_start;  /* where BEGIN lies in the file */
 };
 
 int index_add(struct index *index, const struct index_entry *entry) MUST_CHECK;

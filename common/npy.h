@@ -1,7 +1,8 @@
 /* npy.h - NumPy's .npy files, format versions 1.0 to 3.0, C order, little-endian.
  *
- * Header: "\x93NUMPY", version, length, a Python dict literal with descr, fortran_order, shape. Only
- * that form is read; object arrays, Fortran order and big-endian are refused by name (ERR_USAGE).
+ * Header: "\x93NUMPY", version, length, a Python dict literal with descr, fortran_order, shape.
+ * Only that form is read; object arrays, Fortran order and big-endian are refused by name
+ * (ERR_USAGE).
  */
 #ifndef CCPIPE_NPY_H
 #define CCPIPE_NPY_H
@@ -14,12 +15,12 @@
 #define NPY_MAX_RANK 8
 
 struct npy_header {
-    char type[8];           /* "<f4", "<u2", "|i1", ... as in the file */
+    char type[8]; /* "<f4", "<u2", "|i1", ... as in the file */
     size_t item_bytes;
     unsigned rank;
     uint64_t shape[NPY_MAX_RANK];
     uint64_t elements;
-    size_t data_offset;     /* bytes from the start of the file to the first element */
+    size_t data_offset; /* bytes from the start of the file to the first element */
 };
 
 /* Parses the first `size` bytes of a file. 0; ERR_DATA or ERR_USAGE (logged with `name`); where the

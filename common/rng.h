@@ -1,6 +1,6 @@
 /* rng.h - counter-based random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers: as
- * easy as 1, 2, 3", SC 2011). A number is a function of (key, counter) alone, so that nothing has to
- * be saved for a restart and any order or thread gives the same.
+ * easy as 1, 2, 3", SC 2011). A number is a function of (key, counter) alone, so that nothing has
+ * to be saved for a restart and any order or thread gives the same.
  */
 #ifndef CCPIPE_RNG_H
 #define CCPIPE_RNG_H

@@ -1,6 +1,7 @@
 /* stream_order.h - what must hold from record to record: BEGIN first, one run id, sequence and row
- * numbers without a gap, END with the right counts and sum, then the end of input or another BEGIN of
- * a compatible stream. Internal to the stream modules and to the programs that verify and salvage.
+ * numbers without a gap, END with the right counts and sum, then the end of input or another BEGIN
+ * of a compatible stream. Internal to the stream modules and to the programs that verify and
+ * salvage.
  */
 #ifndef CCPIPE_STREAM_ORDER_H
 #define CCPIPE_STREAM_ORDER_H
@@ -32,7 +33,7 @@ struct stream_order {
     struct stream_layout layout;
     bool between; /* behind an END */
     struct stream_order_part part;
-    uint64_t rows_before; /* number of the part's first row in the whole input */
+    uint64_t rows_before;  /* number of the part's first row in the whole input */
     struct stream_end end; /* sums over the parts that have ended; skipped is owned */
 };
 
@@ -42,9 +43,9 @@ int stream_order_begin(struct stream_order *order, const struct frame_record *re
                        const char *name, int64_t offset) MUST_CHECK;
 void stream_order_free(struct stream_order *order);
 
-/* Takes the next frame: `record` and `rows` (for DATA) as decoded, nothing where the frame is skippable.
- * 1: DATA, *first_row is the number of its first row in the whole input; 0: go on; negative
- * codes are logged. */
+/* Takes the next frame: `record` and `rows` (for DATA) as decoded, nothing where the frame is
+ * skippable. 1: DATA, *first_row is the number of its first row in the whole input; 0: go on;
+ * negative codes are logged. */
 int stream_order_take(struct stream_order *order, const struct frame *frame,
                       const struct frame_record *record, const struct stream_rows *rows,
                       const char *name, uint64_t *first_row) MUST_CHECK;

@@ -1,5 +1,5 @@
-/* stream_rows.h - the payload of a DATA record as rows or sequences, checked. Internal to the stream
- * modules and to the programs that verify and salvage files.
+/* stream_rows.h - the payload of a DATA record as rows or sequences, checked. Internal to the
+ * stream modules and to the programs that verify and salvage files.
  */
 #ifndef CCPIPE_STREAM_ROWS_H
 #define CCPIPE_STREAM_ROWS_H
@@ -28,7 +28,8 @@ struct stream_rows {
 };
 
 /* Checks sizes against the header, undoes byte planes, refuses values that are not finite, and sums
- * the rows. ERR_DATA, logged with `name`, offset and row unless name is NULL. `rows` is reused from call to call. */
+ * the rows. ERR_DATA, logged with `name`, offset and row unless name is NULL. `rows` is reused from
+ * call to call. */
 int stream_rows_open(struct stream_rows *rows, const struct stream_layout *layout,
                      const struct frame_record *record, const char *name,
                      int64_t offset) MUST_CHECK;

@@ -27,10 +27,9 @@ uint32_t tokenizer_size(const struct tokenizer *tokenizer);
 /* The piece of an id as the file has it ("▁the", "<0x0A>", "<bos>"), or NULL. Borrowed. */
 const char *tokenizer_piece(const struct tokenizer *tokenizer, uint32_t id);
 
-/* The text of n ids as a person reads it: ▁ is a space, byte pieces are joined to UTF-8 (what is not
- * UTF-8 becomes U+FFFD), an id without a piece is "<id N>". free() it; NULL: no memory. */
-char *tokenizer_text(const struct tokenizer *tokenizer, const uint32_t *ids,
-                     size_t n) MUST_CHECK;
+/* The text of n ids as a person reads it: ▁ is a space, byte pieces are joined to UTF-8 (what is
+ * not UTF-8 becomes U+FFFD), an id without a piece is "<id N>". free() it; NULL: no memory. */
+char *tokenizer_text(const struct tokenizer *tokenizer, const uint32_t *ids, size_t n) MUST_CHECK;
 
 /* XXH3-128 (32 hexadecimal digits) over id -> piece and added tokens in order of id: files that
  * differ in form alone have the same hash. */

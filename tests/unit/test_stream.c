@@ -468,7 +468,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     (void)state;
-    static const char *const names[] = {"tokens", "rows", "one",  "four", "a",  "b",
+    static const char *const names[] = {"tokens", "rows", "one",  "four",    "a",  "b",
                                         "both",   "cut",  "flip", "records", "nan"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char *path = io_join(scratch, names[i]);

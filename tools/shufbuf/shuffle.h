@@ -23,7 +23,8 @@ struct shuffle_setup {
 };
 
 /* Copies the whole stream. 0, or a negative code; logged. Where input is cut or damaged, the draws
- * before the first one whose row is missing are served, then ABORT. Runs in the main thread, as signals reach no other. */
+ * before the first one whose row is missing are served, then ABORT. Runs in the main thread, as
+ * signals reach no other. */
 int shuffle_run(const struct shuffle_setup *setup) MUST_CHECK;
 
 /* Prints what memory and how many rows that would take: lines of name, tab, number. */
