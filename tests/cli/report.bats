@@ -85,6 +85,7 @@ values() {
     ccanalyze report $GOLDEN/uneven/cc.safetensors --pair 0,2 -o "$page"
     whole "$page"
     grep -q '>Relative Norm</text>' "$page"
+    grep -q 'vectors of different widths have no angle' "$page"
 }
 
 @test "the numbers are those of clusters, eval, freq and norms" {

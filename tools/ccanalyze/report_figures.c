@@ -63,8 +63,9 @@ static void report_pair_counts(FILE *out, const struct report *report)
         fputs("</span></th>", out);
     }
     fputs("<th class=\"t\">Bounds</th></tr></thead><tbody>\n", out);
-    report_counts_row(out, "relative norm R", "&lt; 0.1, 0.3 to 0.7, &gt; 0.9", relative);
-    report_counts_row(out, "&Delta;", "&lt; 0.1, 0.4 to 0.6, &gt; 0.9", delta);
+    report_counts_row(out, "relative norm R", "&lt;&nbsp;0.1, 0.3&nbsp;to&nbsp;0.7, &gt;&nbsp;0.9",
+                      relative);
+    report_counts_row(out, "&Delta;", "&lt;&nbsp;0.1, 0.4&nbsp;to&nbsp;0.6, &gt;&nbsp;0.9", delta);
     fputs("</tbody></table></div>\n", out);
 }
 
@@ -149,8 +150,14 @@ static void report_cosine_figure(FILE *out, const struct report *report)
             svg_count(counts, COSINE_BINS, -1, 1, norms->decoder_cosine[j]);
             count++;
         }
-    if (count == 0)
+    if (count == 0) {
+        fputs(
+            "<p class=\"note\">There are no cosines to show: no latent is shared, or the widths of "
+            "the "
+            "two sources differ, and vectors of different widths have no angle between them.</p>\n",
+            out);
         return;
+    }
     struct svg_histogram figure = {
         .x_label = "Cosine of the two decoders of a shared latent",
         .y_label = "Number of Latents, logarithmic",
