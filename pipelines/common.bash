@@ -31,3 +31,11 @@ worst_status() {
     done
     echo "$worst"
 }
+
+# factors_of RUN: the factors that its rows were made with, in the form of actgen --norm.
+factors_of() {
+    ccanalyze info "$1" | awk -F '\t' '
+        $1 ~ /^sources\.[0-9]+\.name$/ { name = $2 }
+        $1 ~ /^sources\.[0-9]+\.scale$/ { printf "%s\"%s\": %s", n++ ? ", " : "{", name, $2 }
+        END { if (!n) exit 1; print "}" }'
+}
