@@ -92,6 +92,14 @@ refused() {
     [ ! -e "$run" ]
 }
 
+@test "numbers that cannot be are refused" {
+    refused 64 "beyond counting" cctrain --out "$run" --batch 16M --steps 9007199254740992 "$rows"
+    for option in batch=0 latents=0 latents=2G lr=-1 lr=nan beta1=1 beta2=1 eps=0 clip=-1 l1=x l1-warmup=1.1 \
+        lr-decay=-0.1 save-every=0 keep=0 log-every=0 seed=-1 dtype=f16 activation=gelu; do
+        refused 64 "${option%%=*}" cctrain --out "$run" "--$option" "$rows"
+    done
+}
+
 @test "--steps stops there, and the stage before is told in its own way" {
     run bash -c "'$BIN/shufbuf' --rows 100 '$rows' |
         '$BIN/cctrain' --out '$run' ${RECIPE[*]} --steps 3; echo \"\${PIPESTATUS[@]}\""

@@ -1,17 +1,9 @@
 /* test_cctrain_parts.c - cctrain's schedules, initial weights, dead latents and lines of metrics.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "scratch.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 #include "common/io.h"
 #include "common/log.h"
@@ -19,6 +11,7 @@
 #include "tools/cctrain/ledger.h"
 #include "tools/cctrain/metrics.h"
 #include "tools/cctrain/schedule.h"
+#include "tools/cctrain/state.h"
 
 /* ---- schedules */
 
@@ -235,9 +228,7 @@ static void a_loss_or_gradient_that_is_not_finite_is_corrupt_data(void **state)
 
 /* ---- lines of metrics */
 
-static char path[64];
-
-static void put(const char *text)
+static void put(const char *path, const char *text)
 {
     FILE *file = fopen(path, "w");
     assert_non_null(file);
@@ -249,7 +240,8 @@ static void put(const char *text)
 static void resumed_at(uint64_t step, const char *before, const char *after)
 {
     struct metrics_file metrics;
-    put(before);
+    const char *path = scratch_path("metrics.jsonl");
+    put(path, before);
     assert_int_equal(metrics_open(&metrics, path, true, step), 0);
     json_t *line = json_pack("{s:i}", "step", 99);
     assert_int_equal(metrics_write(&metrics, line), 0);
@@ -265,10 +257,6 @@ static void resumed_at(uint64_t step, const char *before, const char *after)
 static void resumed_metrics_are_cut_back(void **state)
 {
     (void)state;
-    int fd;
-    snprintf(path, sizeof path, "/tmp/test_cctrain.XXXXXX");
-    assert_true((fd = mkstemp(path)) >= 0);
-    close(fd);
     resumed_at(20, "{\"step\":0}\n{\"step\":10}\n{\"step\":20}\n{\"step\":30}\n",
                "{\"step\":0}\n{\"step\":10}\n{\"step\":99}\n");
     resumed_at(21, "{\"step\":0}\n{\"step\":10}\n{\"step\":20}\n",
@@ -278,7 +266,72 @@ static void resumed_metrics_are_cut_back(void **state)
     resumed_at(100, "{\"step\":0}\n{\"step\":10}", "{\"step\":0}\n{\"step\":99}\n");
     resumed_at(0, "{\"step\":0}\n", "{\"step\":99}\n");
     resumed_at(5, "", "{\"step\":99}\n");
-    assert_int_equal(unlink(path), 0);
+}
+
+/* ---- state.json */
+
+/* Whether state.json with these figures and this sum's low half is believed. */
+static int read_figures(uint64_t step, uint64_t rows, uint64_t next, const char *low)
+{
+    char text[512];
+    snprintf(text, sizeof text,
+             "{\"step\":%llu,\"steps\":9,\"rows_trained\":%llu,\"first_row\":3,\"next_row\":%llu,"
+             "\"sum\":{\"low\":\"%s\",\"high\":\"00000000000000ff\"},"
+             "\"stream\":\"0123456789abcdef0123456789abcdef\",\"recipe\":{}}",
+             (unsigned long long)step, (unsigned long long)rows, (unsigned long long)next, low);
+    put(scratch_path(STATE_FILE), text);
+    struct state state;
+    int status = state_read(&state, scratch);
+    state_free(&state);
+    return status;
+}
+
+static void a_state_that_contradicts_itself_is_corrupt(void **state)
+{
+    (void)state;
+    static const char good[] = "fedcba9876543210";
+    log_init("test", LOG_SILENT);
+    assert_int_equal(read_figures(4, 40, 43, good), 0);
+    assert_int_equal(read_figures(9, 40, 43, good), 0);
+    assert_int_equal(read_figures(10, 40, 43, good), ERR_DATA); /* beyond the last step */
+    assert_int_equal(read_figures(4, 40, 44, good), ERR_DATA);
+    assert_int_equal(read_figures(4, 40, 43, "fedcba987654321"), ERR_DATA);
+    assert_int_equal(read_figures(4, 40, 43, "fedcba987654321g"), ERR_DATA);
+    put(scratch_path(STATE_FILE), "{\"step\":1}");
+    struct state missing;
+    assert_int_equal(state_read(&missing, scratch), ERR_DATA);
+    state_free(&missing);
+    log_init("test", LOG_NOTE);
+}
+
+static void a_state_is_read_as_it_was_written(void **state)
+{
+    (void)state;
+    struct state found, written = {.step = 7,
+                                   .steps = 11,
+                                   .rows_trained = UINT64_C(1) << 40,
+                                   .first_row = 5,
+                                   .next_row = (UINT64_C(1) << 40) + 5,
+                                   .sum = {UINT64_C(0xfedcba9876543210), UINT64_C(1) << 63},
+                                   .stream = "0123456789abcdef0123456789abcdef"};
+    written.recipe = json_pack("{s:f, s:n, s:I}", "lr", 5e-5, "init", "latents", (json_int_t)12);
+    assert_int_equal(state_write(&written, scratch), 0);
+    assert_int_equal(state_read(&found, scratch), 0);
+    assert_true(found.step == written.step && found.steps == written.steps);
+    assert_true(found.rows_trained == written.rows_trained);
+    assert_true(found.first_row == written.first_row && found.next_row == written.next_row);
+    assert_true(rowsum_equal(&found.sum, &written.sum));
+    assert_string_equal(found.stream, written.stream);
+    assert_int_equal(state_check_recipe(&found, written.recipe), 0);
+    log_init("test", LOG_SILENT);
+    assert_int_equal(json_object_set_new(written.recipe, "lr", json_real(5.0000001e-5)), 0);
+    assert_int_equal(state_check_recipe(&found, written.recipe), ERR_USAGE);
+    assert_int_equal(json_object_set_new(written.recipe, "lr", json_real(5e-5)), 0);
+    assert_int_equal(json_object_set_new(written.recipe, "other", json_true()), 0);
+    assert_int_equal(state_check_recipe(&found, written.recipe), ERR_USAGE);
+    log_init("test", LOG_NOTE);
+    state_free(&found);
+    state_free(&written);
 }
 
 int main(void)
@@ -296,6 +349,8 @@ int main(void)
         cmocka_unit_test(a_latent_is_dead_after_ten_million_silent_rows),
         cmocka_unit_test(a_loss_or_gradient_that_is_not_finite_is_corrupt_data),
         cmocka_unit_test(resumed_metrics_are_cut_back),
+        cmocka_unit_test(a_state_that_contradicts_itself_is_corrupt),
+        cmocka_unit_test(a_state_is_read_as_it_was_written),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, scratch_open, scratch_close);
 }

@@ -1,18 +1,9 @@
 /* test_cctrain_train.c - whole runs on streams that only a program can make: with an unknown number
  * of rows, with numbers that begin late, of each type of rows, in several parts.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "scratch.h"
 
-#include <cmocka.h>
-
-#include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 #include "common/checkpoint.h"
 #include "common/crosscoder.h"
@@ -24,7 +15,7 @@
 
 enum { BATCH = 8, WIDTH_A = 5, WIDTH_B = 3, WIDTH = WIDTH_A + WIDTH_B };
 
-static char scratch[64], run[96], other[96], rows[96], more[96];
+static const char *run, *other, *rows, *more; /* paths; the runs are new for each test */
 
 /* ---- streams */
 
@@ -179,20 +170,6 @@ static void check_same_weights(const char *a, const char *b)
     crosscoder_free(&right);
 }
 
-static void remove_runs(void)
-{
-    static const char *const steps[] = {"step-7", "step-10", "step-12", "step-20"};
-    const char *runs[] = {run, other};
-    for (size_t i = 0; i < 2; i++) {
-        for (size_t k = 0; k < sizeof steps / sizeof *steps; k++) {
-            char *path = io_join(runs[i], steps[k]);
-            assert_int_equal(checkpoint_remove(path), 0);
-            free(path);
-        }
-        assert_int_equal(checkpoint_remove(runs[i]), 0);
-    }
-}
-
 /* ---- tests */
 
 static void steps_must_be_given_where_rows_are_not_known(void **state)
@@ -207,7 +184,6 @@ static void steps_must_be_given_where_rows_are_not_known(void **state)
     struct state found;
     read_state(&found, run);
     assert_int_equal(found.steps, 12);
-    remove_runs();
 }
 
 static void an_end_before_the_last_step_can_be_gone_on_from(void **state)
@@ -226,7 +202,6 @@ static void an_end_before_the_last_step_can_be_gone_on_from(void **state)
     assert_int_equal(train(run, more, 20, true, true), ERR_OK);
     assert_int_equal(train(other, more, 20, false, true), ERR_OK);
     check_same_weights(run, other);
-    remove_runs();
 }
 
 static void all_types_of_rows_are_the_same_values(void **state)
@@ -240,7 +215,6 @@ static void all_types_of_rows_are_the_same_values(void **state)
         assert_int_equal(train(other, rows, 0, false, false), ERR_OK);
         assert_int_equal(train(run, more, 0, false, false), ERR_OK);
         check_same_weights(run, other);
-        remove_runs();
     }
 }
 
@@ -261,7 +235,6 @@ static void a_run_may_begin_at_any_row_and_remembers_it(void **state)
     put_rows(more, 4990, 170);
     assert_int_equal(train(run, more, 20, true, false), ERR_OK);
     check_same_weights(run, other);
-    remove_runs();
 }
 
 static void parts_are_one_stream(void **state)
@@ -277,40 +250,33 @@ static void parts_are_one_stream(void **state)
     read_state(&found, run);
     assert_int_equal(found.step, 20);
     assert_int_equal(found.rows_trained, 160);
-    remove_runs();
 }
 
 static int set_up(void **state)
 {
-    (void)state;
     const char *folder = getenv("BIN");
     assert_int_equal(setenv("CCPIPE_BACKENDS", folder != NULL ? folder : "bin", 0), 0);
-    snprintf(scratch, sizeof scratch, "/tmp/test_cctrain.XXXXXX");
-    assert_non_null(mkdtemp(scratch));
-    snprintf(run, sizeof run, "%s/run", scratch);
-    snprintf(other, sizeof other, "%s/other", scratch);
-    snprintf(rows, sizeof rows, "%s/rows", scratch);
-    snprintf(more, sizeof more, "%s/more", scratch);
     log_init("test", LOG_SILENT);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    unlink(rows);
-    unlink(more);
-    return rmdir(scratch);
+    int status = scratch_open(state);
+    run = scratch_path("run");
+    other = scratch_path("other");
+    rows = scratch_path("rows");
+    more = scratch_path("more");
+    return status;
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(steps_must_be_given_where_rows_are_not_known),
-        cmocka_unit_test(an_end_before_the_last_step_can_be_gone_on_from),
-        cmocka_unit_test(all_types_of_rows_are_the_same_values),
-        cmocka_unit_test(a_run_may_begin_at_any_row_and_remembers_it),
-        cmocka_unit_test(parts_are_one_stream),
+        cmocka_unit_test_setup_teardown(steps_must_be_given_where_rows_are_not_known, set_up,
+                                        scratch_close),
+        cmocka_unit_test_setup_teardown(an_end_before_the_last_step_can_be_gone_on_from, set_up,
+                                        scratch_close),
+        cmocka_unit_test_setup_teardown(all_types_of_rows_are_the_same_values, set_up,
+                                        scratch_close),
+        cmocka_unit_test_setup_teardown(a_run_may_begin_at_any_row_and_remembers_it, set_up,
+                                        scratch_close),
+        cmocka_unit_test_setup_teardown(parts_are_one_stream, set_up, scratch_close),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, NULL, NULL);
 }
