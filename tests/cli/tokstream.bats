@@ -1,5 +1,5 @@
 # tokstream's command line: which sequences, in which order, and what is said.
-# shellcheck disable=SC2154  # run sets stderr
+# shellcheck disable=SC2001,SC2002,SC2154  # sed and pipes are the point; run sets stderr
 
 GOLDEN=tests/golden/tokens
 
