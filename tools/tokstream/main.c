@@ -47,7 +47,7 @@ static const struct opt tokstream_table[] = {
     OPT_STRING("shard", 0, S, shard, "I/N", NULL, OPT_RECIPE,
                "the I-th (from 0) of N interleaved parts of the order"),
     OPT_LIST("mix", 0, S, mix, "W=PATH", 0,
-             "instead of INPUT: interleave several by weight; repeated; ends with the first that "
+             "instead of INPUT: interleave several by weight; ends with the first that "
              "ends"),
     OPT_CHOICE("format", 0, S, format, EMIT_FORMAT_CHOICES, "stream", 0,
                "the output's form; jsonl is for reading and for other programs"),
@@ -66,7 +66,7 @@ static const struct opt_tool tokstream_tool = {
     .synopsis = "tokstream [INPUT...]",
     .details =
         "Reads lists of token ids from Parquet (snappy or no compression), .npy, flat arrays, JSON "
-        "lines and text with a sequence per line, from the FILEs and folders named, else from "
+        "lines and text with a sequence per line, from the files and folders named, else from "
         "standard input. A file's content says what it is; of folders, read recursively in the "
         "order of the paths, files are taken that end in .parquet .npy .jsonl .json .txt .pt or "
         ".bin. Sequences are shuffled, then sharded, then skipped and limited, and all that once "

@@ -168,7 +168,9 @@ static uint64_t parquet_memory(const struct parquet_meta *meta)
 {
     uint64_t most = 0;
     for (size_t i = 0; i < meta->group_count; i++) {
-        uint64_t bytes = meta->groups[i].bytes + meta->groups[i].expanded;
+        const struct parquet_group *group = &meta->groups[i];
+        bool compressed = group->codec != PARQUET_UNCOMPRESSED;
+        uint64_t bytes = group->bytes + (compressed ? group->expanded : 0);
         most = bytes > most ? bytes : most;
     }
     return most + parquet_column_bytes();
