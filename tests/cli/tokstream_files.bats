@@ -184,6 +184,15 @@ setup() {
     broken 65 "$BATS_TEST_TMPDIR/deep.json" "nested deeper"
 }
 
+@test "long lines are read, and one that is longer than any sequence is 65" {
+    local file="$BATS_TEST_TMPDIR/long.jsonl"
+    { printf '['; head -c 5000000 /dev/zero | tr '\0' ' '; echo ']'; } >"$file"
+    [ "$(tokstream --format jsonl "$file")" = '{"index":0,"input_ids":[]}' ]
+    printf '[1]\n[' >"$file"
+    truncate -s 300M "$file" # zeros without an end of line, and without blocks on the disk
+    broken 65 "$file" "row 1 at offset 4: the line is longer than 256 MiB"
+}
+
 @test "cut files are 66" {
     local file="$BATS_TEST_TMPDIR/cut"
     head -c 1000 $GOLDEN/good/v1-snappy.parquet >"$file"

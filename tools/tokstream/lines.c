@@ -17,6 +17,10 @@
 #include "common/log.h"
 #include "common/mem.h"
 
+/* Parsed JSON takes at most this many bytes per byte of text ("{}," is an object of 8 buckets). The
+ * memory is asked for only where a line is longer than a sequence usually is. */
+#define LINES_PARSED_RATIO 80
+#define LINES_ASK ((size_t)4 << 20)
 #define LINES_SHOWN_KEYS 20
 
 struct lines {
@@ -206,6 +210,11 @@ static int lines_take_list(struct lines *lines, const json_t *value)
 
 static int lines_parse_json(struct lines *lines, const struct line *line)
 {
+    if (line->length > LINES_ASK) {
+        int enough = mem_require((uint64_t)line->length * LINES_PARSED_RATIO, "a line of JSON");
+        if (enough != 0)
+            return enough;
+    }
     char name[512];
     snprintf(name, sizeof name, "%.400s', row '%" PRIu64, source_name(&lines->source), lines->next);
     json_t *value = json_parse(line->text, line->length, name);
