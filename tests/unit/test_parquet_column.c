@@ -389,6 +389,33 @@ static void test_lists_are_cut_across_pages(void **state)
     assert_string_equal(text, "10+1|12+3||16|");
 }
 
+/* A list of which each page has a piece, [1 | 2 3 4 | 5] [6], is not kept in full to be cut at its
+ * end. */
+static void test_a_list_of_many_pieces_is_cut(void **state)
+{
+    (void)state;
+    static struct written file;
+    char text[2000];
+    const struct page pieces[] = {
+        {.count = 1, .repetition = {0}, .definition = {3}, .items = 1, .values = {1}},
+        {.count = 3,
+         .repetition = {1, 1, 1},
+         .definition = {3, 3, 3},
+         .items = 3,
+         .values = {2, 3, 4}},
+        {.count = 2, .repetition = {1, 0}, .definition = {3, 3}, .items = 2, .values = {5, 6}}};
+    begin_file(&file);
+    for (int i = 0; i < 3; i++)
+        write_page(&file, &pieces[i], 4, 0);
+    end_group(&file);
+    end_file(&file, 4, 0);
+    assert_reads(&file, "1 2 3 4 5|6|");
+    assert_int_equal(read_all(&file, 2, text, sizeof text), 0);
+    assert_string_equal(text, "1 2+3|6|");
+    assert_int_equal(read_all(&file, 4, text, sizeof text), 0);
+    assert_string_equal(text, "1 2 3 4+1|6|");
+}
+
 /* One page, changed by `change`. */
 static void refuse_page(struct page page, int code)
 {
@@ -547,6 +574,7 @@ int main(void)
         cmocka_unit_test(test_a_dictionary_of_one_needs_no_bits),
         cmocka_unit_test(test_row_groups_have_dictionaries_of_their_own),
         cmocka_unit_test(test_lists_are_cut_across_pages),
+        cmocka_unit_test(test_a_list_of_many_pieces_is_cut),
         cmocka_unit_test(test_levels_that_are_wrong),
         cmocka_unit_test(test_dictionaries_that_are_wrong),
         cmocka_unit_test(test_counts_that_do_not_agree),
