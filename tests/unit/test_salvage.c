@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "common/record.h"
 #include "common/stream.h"
 #include "scratch.h"
 #include "tools/ccanalyze/salvage.h"
@@ -398,6 +399,88 @@ static void test_repeated_and_swapped_records(void **state)
     free(sample.bytes);
 }
 
+/* Writes the sample with other numbers in one frame's header, whose checksum is true again. */
+static void write_changed(const struct sample *sample, size_t frame, uint64_t sequence,
+                          uint64_t first_row)
+{
+    uint8_t *made = malloc(sample->size);
+    assert_non_null(made);
+    memcpy(made, sample->bytes, sample->size);
+    struct record_header header;
+    assert_null(record_header_get(&header, made + sample->starts[frame]));
+    header.sequence = sequence;
+    header.first_row = first_row;
+    record_header_put(made + sample->starts[frame], &header);
+    scratch_write("damaged", made, sample->size);
+    free(made);
+}
+
+/* Headers with true checksums that contradict each other. */
+static void test_numbers_that_contradict(void **state)
+{
+    (void)state;
+    static struct sample sample;
+    struct salvage_figures figures;
+    open_sample(&sample, GOLDEN "rows-f32.ccps");
+    static const struct {
+        uint64_t sequence, first_row;
+    } third[] = {{2, 5}, {3, 5}, {4, 3}, {1, 4}}; /* it is record 3, from row 4 on */
+    for (size_t i = 0; i < sizeof third / sizeof *third; i++) {
+        write_changed(&sample, 3, third[i].sequence, third[i].first_row);
+        assert_int_equal(verify_status(damaged), ERR_DATA);
+        assert_int_equal(salvage_status(&figures), 0);
+        bool kept[MOST_RECORDS] = {true, true, true, false, true};
+        check_saved(&sample, kept, &figures);
+    }
+
+    /* Rows behind END are no rows of this stream. */
+    size_t size = sample.starts[4] - sample.starts[3];
+    uint8_t *made = malloc(sample.size + size);
+    assert_non_null(made);
+    memcpy(made, sample.bytes, sample.size);
+    memcpy(made + sample.size, sample.bytes + sample.starts[3], size);
+    struct record_header header;
+    assert_null(record_header_get(&header, made + sample.size));
+    header.sequence = 5;
+    header.first_row = 5;
+    record_header_put(made + sample.size, &header);
+    scratch_write("damaged", made, sample.size + size);
+    assert_int_equal(salvage_status(&figures), 0);
+    assert_int_equal(figures.rows, 5);
+    assert_int_equal(figures.damages, 1);
+    free(made);
+    free(sample.bytes);
+}
+
+/* Junk of every small length, and lengths that put what follows on the border of the pieces in
+ * which it is sought. */
+static void test_junk_between_records(void **state)
+{
+    (void)state;
+    static struct sample sample;
+    struct salvage_figures figures;
+    static const size_t lengths[] = {1,       2,       3,       4,       5,      79,
+                                     1048573, 1048574, 1048575, 1048576, 1048577};
+    static const char *const files[] = {GOLDEN "rows-f32.ccps", GOLDEN "rows-bf16.lz4"};
+    for (size_t i = 0; i < 2 * (sizeof lengths / sizeof *lengths); i++) {
+        open_sample(&sample, files[i % 2]);
+        size_t junk = lengths[i / 2], at = sample.starts[2];
+        uint8_t *made = malloc(sample.size + junk);
+        assert_non_null(made);
+        memcpy(made, sample.bytes, at);
+        memset(made + at, 'C', junk); /* as a record begins, but none */
+        memcpy(made + at + junk, sample.bytes + at, sample.size - at);
+        scratch_write("damaged", made, sample.size + junk);
+        assert_int_equal(verify_status(damaged), ERR_DATA);
+        assert_int_equal(salvage_status(&figures), 0);
+        bool kept[MOST_RECORDS] = {true, true, true, true, true};
+        check_saved(&sample, kept, &figures);
+        assert_int_equal(figures.damages, 1);
+        free(made);
+        free(sample.bytes);
+    }
+}
+
 static void test_aborted_and_empty_streams(void **state)
 {
     (void)state;
@@ -508,6 +591,8 @@ int main(void)
         cmocka_unit_test(test_streams_that_do_not_belong_together_are_refused),
         cmocka_unit_test(test_a_shorter_stream_is_the_same_and_one_with_gaps_another),
         cmocka_unit_test(test_repeated_and_swapped_records),
+        cmocka_unit_test(test_numbers_that_contradict),
+        cmocka_unit_test(test_junk_between_records),
         cmocka_unit_test(test_aborted_and_empty_streams),
         cmocka_unit_test(test_rows_left_out_by_right),
         cmocka_unit_test(test_an_index_of_other_records),

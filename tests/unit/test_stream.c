@@ -27,8 +27,11 @@ static char *scratch_path(const char *name)
     return path;
 }
 
+/* A new file each time: to cut an old one and fill it again is brought to the disk at once by some
+ * file systems. */
 static void write_bytes(const char *path, const uint8_t *bytes, size_t size)
 {
+    unlink(path);
     FILE *file = fopen(path, "wb");
     assert_non_null(file);
     assert_int_equal(fwrite(bytes, 1, size, file), size);

@@ -22,6 +22,7 @@
 #include "common/stream_map.h"
 #include "common/tokenizer.h"
 #include "filekind.h"
+#include "pack.h"
 
 #define DESCRIBE_MAX_DIGITS 18        /* of a count that fits 63 bits */
 #define DESCRIBE_MAX_NORM (16u << 20) /* bytes of a norm file */
@@ -342,6 +343,19 @@ static int describe_npy(struct describe *out, const char *path)
     return status;
 }
 
+static int describe_memmap(struct describe *out, const char *path)
+{
+    struct pack_folder found;
+    int status = pack_look(&found, path);
+    if (status != 0)
+        return status;
+    describe_count(out, "rows", found.rows);
+    describe_text(out, "dtype", dtype_name(found.dtype));
+    describe_count(out, "width", found.width);
+    describe_count(out, "shards", found.shards);
+    return 0;
+}
+
 /* ---- all */
 
 static int describe_kind(struct describe *out, const char *path, enum filekind kind)
@@ -362,7 +376,7 @@ static int describe_kind(struct describe *out, const char *path, enum filekind k
         return describe_model(out, path);
     case FILEKIND_MEMMAP:
         describe_text(out, "type", "memmap");
-        return 0;
+        return describe_memmap(out, path);
     case FILEKIND_NPY:
         describe_text(out, "type", "npy");
         return describe_npy(out, path);

@@ -332,18 +332,33 @@ int pack_open(struct pack **result, struct begin *begin, char *const *paths, siz
     return 0;
 }
 
+static void pack_close_column(struct pack_column *column)
+{
+    for (size_t j = 0; j < column->shard_count; j++)
+        free(column->shards[j].path);
+    free(column->shards);
+    int ignored = io_close(&column->file); /* it was read only */
+    (void)ignored;
+}
+
+int pack_look(struct pack_folder *found, const char *folder)
+{
+    struct pack_column column = {.file = IO_FILE_CLOSED};
+    int status = pack_open_folder(&column, folder);
+    *found = (struct pack_folder){.rows = column.rows,
+                                  .width = column.width,
+                                  .shards = column.shard_count,
+                                  .dtype = column.dtype};
+    pack_close_column(&column);
+    return status;
+}
+
 void pack_free(struct pack *pack)
 {
     if (pack == NULL)
         return;
-    for (size_t i = 0; i < pack->column_count; i++) {
-        struct pack_column *column = &pack->columns[i];
-        for (size_t j = 0; j < column->shard_count; j++)
-            free(column->shards[j].path);
-        free(column->shards);
-        int ignored = io_close(&column->file); /* it was read only */
-        (void)ignored;
-    }
+    for (size_t i = 0; i < pack->column_count; i++)
+        pack_close_column(&pack->columns[i]);
     free(pack->columns);
     free(pack->raw);
     free(pack->values);

@@ -26,4 +26,14 @@ void pack_free(struct pack *pack);
  * last, or a negative code. A value that is not finite is ERR_DATA, naming file and row. */
 int64_t pack_next(struct pack *pack, uint8_t *to, size_t most) MUST_CHECK;
 
+/* What a cache folder holds. */
+struct pack_folder {
+    uint64_t rows, width;
+    size_t shards;
+    enum dtype dtype;
+};
+
+/* Reads config.json and the .meta files of a cache folder, and looks at the sizes of its shards. */
+int pack_look(struct pack_folder *found, const char *folder) MUST_CHECK;
+
 #endif
