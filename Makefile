@@ -5,6 +5,7 @@
 #   make test       every test; ends with "N passed, N failed, N skipped"
 #   make check-deep sanitizer build, fuzzers, kill loops: minutes to hours
 #   make demo       the pipeline on the bundled pair of models, demo/report.html
+#   make bench      the speed of each operation beside its bound (BENCH_FLAGS=--quick)
 #   make lint       format, headers, include direction, shellcheck
 #   make man        doc/man/*.1 from the option tables
 #   make install    to $(DESTDIR)$(PREFIX)
@@ -89,6 +90,13 @@ $(B)/tests/%: tests/%.c $(TOOL_LIBRARIES) $(B)/libcommon.a
 	@mkdir -p $(@D)
 	$(call say,CC  )$(CC) $(ALL_CFLAGS) -MMD -MP -MF $@.d $(ALL_LDFLAGS) -o $@ $< \
 		-Wl,--start-group $(TOOL_LIBRARIES) $(B)/libcommon.a -Wl,--end-group -lcmocka -lsnappy $(LIBS)
+
+# The speed of the CPU backend beside its bounds; BENCH_FLAGS=--quick takes half a minute.
+$(B)/bench_kernels: $(patsubst %.c,$(B)/%.o,$(wildcard tests/bench/*.c)) $(B)/libcommon.a
+	$(CC) $(ALL_LDFLAGS) -fopenmp -o $@ $^ -ldnnl $(LIBS)
+$(B)/tests/bench/bench_products.o: ALL_CFLAGS += -fopenmp
+bench: $(CPU_BACKENDS) $(B)/bench_kernels
+	@CCPIPE_BACKENDS=$(BIN) $(B)/bench_kernels $(BENCH_FLAGS)
 
 # Fuzzers are built from source by clang, all modules instrumented.
 FUZZ_SOURCES := $(wildcard common/*.c) $(foreach tool,$(TOOLS),$(call tool_sources,$(tool)))
