@@ -5,13 +5,14 @@
  * in tiles of KEYS, keeping the running maximum and sum of each row (online softmax), so that
  * memory is a few tiles a thread, whatever the length.
  *
- *   S (rows, KEYS) = Q (rows, hd) Kᵀ      scores, Q scaled beforehand
+ *   S (KEYS, rows) = K Qᵀ                 scores, transposed; Q scaled beforehand
  *   P = exp(cap tanh(S / cap) - max)      invisible keys exactly 0
- *   O (rows, hd) = O * correction + P V
+ *   O (rows, hd) = O * correction + Pᵀ V
  *
- * Both products go through one micro-kernel of BLOCK rows by PANEL columns held in registers; Kᵀ
- * and V are packed in panels of PANEL columns when their tile is read, in f32 whatever T is. A
- * block of rows skips the panels and keys that none of its rows sees.
+ * Scores are transposed so that a row of the tile is a lane: maximum and sum of a row need no
+ * reduction across lanes, and what must be packed across the grain, Q, is packed once a task and
+ * not once a tile of keys. Both products go through one micro-kernel of BLOCK by PANEL results held
+ * in registers, in f32 whatever T is, and skip what no row of the block sees.
  *
  * Tiles begin at the sequence's first row, so what is computed for a sequence does not depend on
  * where it stands or beside what. Tasks are taken from a shared counter, the longest first; each
@@ -22,6 +23,7 @@
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/vmath.h"
 
+#include <float.h>
 #include <math.h>
 
 #if defined(__AVX512F__)
@@ -35,26 +37,29 @@ enum {
     PANEL = 2 * LANES,
     KEYS = 64,
     ROWS = 128, /* rows of a tile, at least one query of each head in the group */
+    GRAIN = 32, /* rows are rounded up to it: a multiple of PANEL and BLOCK */
 };
 
 typedef float lanes __attribute__((vector_size(4 * LANES)));
 
-/* A thread's tiles; sizes in floats are multiples of 16. */
+/* A thread's tiles. */
 struct tiles {
-    float *q;       /* (rows, hd) */
-    float *o;       /* (rows, hd_padded) */
-    float *s;       /* (rows, KEYS) */
-    float *k;       /* (KEYS / PANEL, hd, PANEL) */
-    float *v;       /* (hd_padded / PANEL, KEYS, PANEL) */
-    float *maximum; /* (rows) */
-    float *sum;     /* (rows) */
+    float *q;           /* (rows / PANEL, hd, PANEL) */
+    float *o;           /* (rows, hd_padded) */
+    float *s;           /* (KEYS, rows) */
+    float *k;           /* (KEYS, hd) */
+    float *v;           /* (KEYS, hd_padded) */
+    float *maximum;     /* (rows) */
+    float *sum;         /* (rows) */
+    float *correction;  /* (rows), of O since the last tile */
+    int32_t *from, *to; /* (rows): the keys of the tile that each sees, from >= to: none */
 };
 
 struct shape {
     size_t hd, hd_padded;
     size_t group;   /* query heads of a key head */
     size_t queries; /* in a tile */
-    size_t rows;    /* group * queries, rounded up to whole blocks */
+    size_t rows;    /* group * queries, rounded up */
     size_t stride;  /* of the matrix of q | k | v */
     size_t heads, key_heads;
     float scale, cap;
@@ -85,36 +90,38 @@ static struct shape make_shape(const struct kernels_attention *attention, enum d
                           .window = attention->window == 0 ? SIZE_MAX : attention->window,
                           .type = type};
     shape.queries = shape.group < ROWS ? ROWS / shape.group : 1;
-    shape.rows = round_up(shape.group * shape.queries, BLOCK);
+    shape.rows = round_up(shape.group * shape.queries, GRAIN);
     shape.stride = (shape.heads + 2 * shape.key_heads) * shape.hd;
     return shape;
 }
 
 static size_t tiles_floats(const struct shape *shape)
 {
-    size_t rows = round_up(shape->rows, 16);
-    return round_up(rows * shape->hd, 16) + rows * shape->hd_padded + rows * KEYS +
-           round_up(KEYS * shape->hd, 16) + KEYS * shape->hd_padded + 2 * rows;
+    return shape->rows * (shape->hd + shape->hd_padded + KEYS + 5) +
+           KEYS * (shape->hd + shape->hd_padded);
 }
 
 static struct tiles place_tiles(float *memory, const struct shape *shape)
 {
-    size_t rows = round_up(shape->rows, 16);
     struct tiles tiles;
     tiles.q = memory;
-    tiles.o = tiles.q + round_up(rows * shape->hd, 16);
-    tiles.s = tiles.o + rows * shape->hd_padded;
-    tiles.k = tiles.s + rows * KEYS;
-    tiles.v = tiles.k + round_up(KEYS * shape->hd, 16);
+    tiles.o = tiles.q + shape->rows * shape->hd;
+    tiles.s = tiles.o + shape->rows * shape->hd_padded;
+    tiles.k = tiles.s + shape->rows * KEYS;
+    tiles.v = tiles.k + KEYS * shape->hd;
     tiles.maximum = tiles.v + KEYS * shape->hd_padded;
-    tiles.sum = tiles.maximum + rows;
+    tiles.sum = tiles.maximum + shape->rows;
+    tiles.correction = tiles.sum + shape->rows;
+    tiles.from = (int32_t *)(tiles.correction + shape->rows);
+    tiles.to = tiles.from + shape->rows;
     return tiles;
 }
 
-/* c (BLOCK, PANEL) = a (BLOCK, depth) b (depth, PANEL), added to c if `add`. */
+/* c (BLOCK, PANEL) = a (BLOCK, depth) b (depth, PANEL), added to c if `add`; a (r, i) is at
+ * r * a_stride + i * a_step. */
 static inline __attribute__((always_inline)) void
 multiply_block(float *restrict c, size_t c_stride, const float *restrict a, size_t a_stride,
-               const float *restrict b, size_t depth, bool add)
+               size_t a_step, const float *restrict b, size_t b_stride, size_t depth, bool add)
 {
     lanes sum[BLOCK][2];
 #pragma GCC unroll 8
@@ -125,12 +132,13 @@ multiply_block(float *restrict c, size_t c_stride, const float *restrict a, size
     }
     for (size_t i = 0; i < depth; i++) {
         lanes left, right;
-        memcpy(&left, b + i * PANEL, sizeof left);
-        memcpy(&right, b + i * PANEL + LANES, sizeof right);
+        memcpy(&left, b + i * b_stride, sizeof left);
+        memcpy(&right, b + i * b_stride + LANES, sizeof right);
 #pragma GCC unroll 8
         for (int r = 0; r < BLOCK; r++) {
-            sum[r][0] += a[(size_t)r * a_stride + i] * left;
-            sum[r][1] += a[(size_t)r * a_stride + i] * right;
+            float value = a[(size_t)r * a_stride + i * a_step];
+            sum[r][0] += value * left;
+            sum[r][1] += value * right;
         }
     }
 #pragma GCC unroll 8
@@ -145,120 +153,142 @@ static void load_queries(struct tiles *tiles, const struct shape *shape, const s
     memset(tiles->q, 0, shape->rows * shape->hd * sizeof *tiles->q);
     for (size_t g = 0; g < shape->group; g++) {
         for (size_t i = 0; i < task->count; i++) {
-            size_t head = task->key_head * shape->group + g;
+            size_t head = task->key_head * shape->group + g, r = g * shape->queries + i;
             size_t at = (task->start + task->position + i) * shape->stride + head * shape->hd;
             float tile[TILE];
             const float *from = tile_in(tile, d_qkv, shape->type, at, shape->hd);
-            float *to = tiles->q + (g * shape->queries + i) * shape->hd;
+            float *to = tiles->q + r / PANEL * shape->hd * PANEL + r % PANEL;
             for (size_t d = 0; d < shape->hd; d++)
-                to[d] = shape->scale * from[d];
+                to[d * PANEL] = shape->scale * from[d];
         }
     }
     memset(tiles->o, 0, shape->rows * shape->hd_padded * sizeof *tiles->o);
     for (size_t r = 0; r < shape->rows; r++) {
-        tiles->maximum[r] = -INFINITY;
+        tiles->maximum[r] = -FLT_MAX; /* finite, so that its difference from itself is 0 */
         tiles->sum[r] = 0;
     }
 }
 
-/* Keys and values `first` .. `first + count - 1` of the sequence into panels, 0 behind them. */
+/* Keys and values `first` .. `first + count - 1` of the sequence, 0 behind them. */
 static void load_keys(struct tiles *tiles, const struct shape *shape, const struct task *task,
                       const void *d_qkv, size_t first, size_t count)
 {
-    size_t hd = shape->hd;
-    float tile[TILE];
-    for (size_t j = 0; j < KEYS; j++) {
+    size_t hd = shape->hd, padded = shape->hd_padded;
+    for (size_t j = 0; j < count; j++) {
         size_t row = (task->start + first + j) * shape->stride;
         size_t at = row + (shape->heads + task->key_head) * hd;
-        float *k = tiles->k + j / PANEL * hd * PANEL + j % PANEL;
-        if (j < count) {
-            const float *from = tile_in(tile, d_qkv, shape->type, at, hd);
-            for (size_t d = 0; d < hd; d++)
-                k[d * PANEL] = from[d];
-            from = tile_in(tile, d_qkv, shape->type, at + shape->key_heads * hd, hd);
-            for (size_t d = 0; d < hd; d++)
-                tiles->v[(d / PANEL * KEYS + j) * PANEL + d % PANEL] = from[d];
-        } else {
-            for (size_t d = 0; d < hd; d++)
-                k[d * PANEL] = 0;
+        tile_from_stored(tiles->k + j * hd, element_const(d_qkv, shape->type, at), shape->type, hd);
+        at += shape->key_heads * hd;
+        float *v = tiles->v + j * padded;
+        tile_from_stored(v, element_const(d_qkv, shape->type, at), shape->type, hd);
+        memset(v + hd, 0, (padded - hd) * sizeof *v);
+    }
+    memset(tiles->k + count * hd, 0, (KEYS - count) * hd * sizeof *tiles->k);
+    memset(tiles->v + count * padded, 0, (KEYS - count) * padded * sizeof *tiles->v);
+}
+
+/* The keys of the tile at `first` that each row sees. */
+static void find_visible(struct tiles *tiles, const struct shape *shape, const struct task *task,
+                         size_t first)
+{
+    for (size_t r = 0; r < shape->rows; r++) {
+        size_t i = r % shape->queries, position = task->position + i;
+        size_t lowest = position >= shape->window ? position - shape->window + 1 : 0;
+        bool used = r < shape->group * shape->queries && i < task->count && position >= first;
+        tiles->from[r] = lowest > first ? (int32_t)size_min(lowest - first, KEYS) : 0;
+        tiles->to[r] = used ? (int32_t)size_min(position - first + 1, KEYS) : 0;
+    }
+}
+
+/* The keys that any of `count` rows sees; none: from = KEYS, to = 0. */
+static void range_of_rows(size_t *from, size_t *to, const struct tiles *tiles, size_t row,
+                          size_t count)
+{
+    *from = KEYS;
+    *to = 0;
+    for (size_t r = row; r < row + count; r++) {
+        if (tiles->from[r] >= tiles->to[r])
+            continue;
+        *from = size_min(*from, (size_t)tiles->from[r]);
+        *to = *to > (size_t)tiles->to[r] ? *to : (size_t)tiles->to[r];
+    }
+}
+
+/* Scores of keys [from, to) and PANEL rows into weights, 0 where a row does not see the key; the
+ * rows' maxima and sums go on, and `correction` is what O must be multiplied by. */
+static void softmax_panel(struct tiles *tiles, const struct shape *shape, size_t row, size_t from,
+                          size_t to)
+{
+    float *restrict maximum = tiles->maximum + row, *restrict sum = tiles->sum + row;
+    float *restrict correction = tiles->correction + row;
+    const int32_t *restrict first = tiles->from + row, *restrict end = tiles->to + row;
+    float largest[PANEL], inverse = shape->cap > 0 ? 1.0f / shape->cap : 0;
+    memcpy(largest, maximum, sizeof largest);
+    for (size_t j = from; j < to; j++) {
+        float *restrict s = tiles->s + j * shape->rows + row;
+        int32_t key = (int32_t)j;
+        if (shape->cap > 0) {
+#pragma omp simd
+            for (size_t r = 0; r < PANEL; r++)
+                s[r] = shape->cap * vmath_tanh(s[r] * inverse);
         }
-        for (size_t d = j < count ? hd : 0; d < shape->hd_padded; d++)
-            tiles->v[(d / PANEL * KEYS + j) * PANEL + d % PANEL] = 0;
-    }
-}
-
-/* The keys of the tile at `first` that the query at `position` sees: [*from, *to). */
-static void visible(size_t *from, size_t *to, const struct shape *shape, size_t position,
-                    size_t first)
-{
-    size_t lowest = position >= shape->window ? position - shape->window + 1 : 0;
-    *from = lowest > first ? size_min(lowest - first, KEYS) : 0;
-    *to = position < first ? 0 : size_min(position - first + 1, KEYS);
-}
-
-/* One row of scores into weights; *maximum and *sum go on, and the row of O is corrected. */
-static void softmax_row(float *s, float *o, float *maximum, float *sum, const struct shape *shape,
-                        size_t from, size_t to)
-{
-    float largest = *maximum;
-    if (shape->cap > 0) {
-        float inverse = 1.0f / shape->cap;
 #pragma omp simd
-        for (size_t j = 0; j < KEYS; j++)
-            s[j] = shape->cap * vmath_tanh(s[j] * inverse);
-    }
-    for (size_t j = from; j < to; j++)
-        largest = s[j] > largest ? s[j] : largest;
-    float total = 0;
-#pragma omp simd reduction(+ : total)
-    for (size_t j = 0; j < KEYS; j++) {
-        float p = vmath_exp(s[j] - largest);
-        p = j >= from && j < to ? p : 0.0f;
-        s[j] = p;
-        total += p;
-    }
-    float correction = vmath_exp(*maximum - largest);
-    *sum = *sum * correction + total;
-    *maximum = largest;
-    if (correction == 1.0f)
-        return;
-#pragma omp simd
-    for (size_t d = 0; d < shape->hd_padded; d++)
-        o[d] *= correction;
-}
-
-/* One block of rows against the loaded keys. */
-static void attend_block(struct tiles *tiles, const struct shape *shape, const struct task *task,
-                         size_t block, size_t first)
-{
-    size_t from = KEYS, to = 0, row_from[BLOCK], row_to[BLOCK];
-    for (size_t r = 0; r < BLOCK; r++) {
-        size_t i = (block + r) % shape->queries;
-        row_from[r] = row_to[r] = 0;
-        if (block + r < shape->group * shape->queries && i < task->count)
-            visible(&row_from[r], &row_to[r], shape, task->position + i, first);
-        if (row_from[r] < row_to[r]) {
-            from = size_min(from, row_from[r]);
-            to = row_to[r] > to ? row_to[r] : to;
+        for (size_t r = 0; r < PANEL; r++) {
+            float seen = key >= first[r] && key < end[r] ? s[r] : -FLT_MAX;
+            largest[r] = seen > largest[r] ? seen : largest[r];
         }
     }
+#pragma omp simd
+    for (size_t r = 0; r < PANEL; r++) {
+        correction[r] = vmath_exp(maximum[r] - largest[r]);
+        sum[r] *= correction[r];
+        maximum[r] = largest[r];
+    }
+    for (size_t j = from; j < to; j++) {
+        float *restrict s = tiles->s + j * shape->rows + row;
+        int32_t key = (int32_t)j;
+#pragma omp simd
+        for (size_t r = 0; r < PANEL; r++) {
+            float p = vmath_exp(s[r] - largest[r]);
+            p = key >= first[r] && key < end[r] ? p : 0.0f;
+            s[r] = p;
+            sum[r] += p;
+        }
+    }
+}
+
+/* Weights of PANEL rows for the loaded keys. */
+static void weigh_panel(struct tiles *tiles, const struct shape *shape, size_t row)
+{
+    size_t from, to;
+    range_of_rows(&from, &to, tiles, row, PANEL);
     if (from >= to)
         return;
-    float *s = tiles->s + block * KEYS;
-    for (size_t j = from / PANEL * PANEL; j < to; j += PANEL)
-        multiply_block(s + j, KEYS, tiles->q + block * shape->hd, shape->hd,
-                       tiles->k + j * shape->hd, shape->hd, false);
-    for (size_t r = 0; r < BLOCK; r++) {
-        if (row_from[r] < row_to[r])
-            softmax_row(s + r * KEYS, tiles->o + (block + r) * shape->hd_padded,
-                        tiles->maximum + block + r, tiles->sum + block + r, shape, row_from[r],
-                        row_to[r]);
-        else
-            memset(s + r * KEYS, 0, KEYS * sizeof *s);
+    for (size_t j = from / BLOCK * BLOCK; j < to; j += BLOCK)
+        multiply_block(tiles->s + j * shape->rows + row, shape->rows, tiles->k + j * shape->hd,
+                       shape->hd, 1, tiles->q + row * shape->hd, PANEL, shape->hd, false);
+    softmax_panel(tiles, shape, row, from, to);
+}
+
+/* BLOCK rows of O go on by the loaded values. */
+static void add_values(struct tiles *tiles, const struct shape *shape, size_t row)
+{
+    size_t from, to;
+    range_of_rows(&from, &to, tiles, row, BLOCK);
+    if (from >= to)
+        return;
+    for (size_t r = row; r < row + BLOCK; r++) {
+        float *o = tiles->o + r * shape->hd_padded, correction = tiles->correction[r];
+        if (correction == 1.0f)
+            continue;
+#pragma omp simd
+        for (size_t d = 0; d < shape->hd_padded; d++)
+            o[d] *= correction;
     }
     for (size_t d = 0; d < shape->hd_padded; d += PANEL)
-        multiply_block(tiles->o + block * shape->hd_padded + d, shape->hd_padded, s + from, KEYS,
-                       tiles->v + (d / PANEL * KEYS + from) * PANEL, to - from, true);
+        multiply_block(tiles->o + row * shape->hd_padded + d, shape->hd_padded,
+                       tiles->s + from * shape->rows + row, 1, shape->rows,
+                       tiles->v + from * shape->hd_padded + d, shape->hd_padded, to - from, true);
 }
 
 static void store_rows(const struct tiles *tiles, const struct shape *shape,
@@ -288,8 +318,11 @@ static void attend(struct tiles *tiles, const struct shape *shape, const struct 
     size_t end = task->position + task->count;
     for (size_t first = lowest / KEYS * KEYS; first < end; first += KEYS) {
         load_keys(tiles, shape, task, d_qkv, first, size_min(KEYS, end - first));
-        for (size_t block = 0; block < shape->rows; block += BLOCK)
-            attend_block(tiles, shape, task, block, first);
+        find_visible(tiles, shape, task, first);
+        for (size_t row = 0; row < shape->rows; row += PANEL)
+            weigh_panel(tiles, shape, row);
+        for (size_t row = 0; row < shape->rows; row += BLOCK)
+            add_values(tiles, shape, row);
     }
     store_rows(tiles, shape, task, d_out);
 }
