@@ -222,15 +222,16 @@ static void softmax_panel(struct tiles *tiles, const struct shape *shape, size_t
     float *restrict maximum = tiles->maximum + row, *restrict sum = tiles->sum + row;
     float *restrict correction = tiles->correction + row;
     const int32_t *restrict first = tiles->from + row, *restrict end = tiles->to + row;
-    float largest[PANEL], inverse = shape->cap > 0 ? 1.0f / shape->cap : 0;
+    float largest[PANEL];
+    const float cap = shape->cap, inverse = cap > 0 ? 1.0f / cap : 0;
     memcpy(largest, maximum, sizeof largest);
     for (size_t j = from; j < to; j++) {
         float *restrict s = tiles->s + j * shape->rows + row;
         int32_t key = (int32_t)j;
-        if (shape->cap > 0) {
+        if (cap > 0) {
 #pragma omp simd
             for (size_t r = 0; r < PANEL; r++)
-                s[r] = shape->cap * vmath_tanh(s[r] * inverse);
+                s[r] = cap * vmath_tanh(s[r] * inverse);
         }
 #pragma omp simd
         for (size_t r = 0; r < PANEL; r++) {

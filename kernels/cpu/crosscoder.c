@@ -9,13 +9,17 @@
 
 #include <math.h>
 
-enum { ROW_CHUNK = 64 };
+enum {
+    ROW_CHUNK = 64, /* rows whose sums are one part */
+    COLUMNS = 512,  /* of a block, at most */
+    GROUP = 4,      /* rows that are added in one pass over the totals */
+};
 
-/* Columns of a block: 2 KB of f32, half a page, or less where threads would be left without. */
+/* Columns of a block, less where threads would be left without. */
 static size_t block_columns(const struct kernels_device *device, size_t columns)
 {
     size_t fair = chunk_count(columns, device->threads);
-    return size_min(512, size_min(columns, chunk_count(fair, 16) * 16));
+    return size_min(COLUMNS, size_min(columns, chunk_count(fair, 16) * 16));
 }
 
 /* The value of one source from the wire: rows need not be aligned. */
@@ -65,24 +69,36 @@ void cpu_load_rows(struct kernels_queue *queue, void *d_x, const uint8_t *d_rows
     }
 }
 
-/* sums[c] = factor * Σ_rows x[row][c] for `count` <= TILE columns from `first`; counts as well. */
+/* Adds GROUP rows to the totals, one after the other, in one pass over them. */
+static void add_rows(double *restrict total, uint32_t *restrict positive,
+                     const float *const x[GROUP], size_t count, bool counted)
+{
+    const float *a = x[0], *b = x[1], *c = x[2], *d = x[3];
+#pragma omp simd
+    for (size_t i = 0; i < count; i++)
+        total[i] = total[i] + (double)a[i] + (double)b[i] + (double)c[i] + (double)d[i];
+    if (!counted)
+        return;
+#pragma omp simd
+    for (size_t i = 0; i < count; i++)
+        positive[i] += (a[i] > 0 ? 1u : 0u) + (b[i] > 0 ? 1u : 0u) + (c[i] > 0 ? 1u : 0u) +
+                       (d[i] > 0 ? 1u : 0u);
+}
+
+/* sums[c] = factor * Σ_rows x[row][c] for `count` <= COLUMNS from `first`; counts as well. */
 static void sum_block(float *sums, uint32_t *counts, const void *d_x, enum dtype type,
                       double factor, size_t rows, size_t columns, size_t first, size_t count)
 {
-    double total[TILE];
-    uint32_t positive[TILE];
-    float tile[TILE];
-    for (size_t i = 0; i < count; i++) {
-        total[i] = 0;
-        positive[i] = 0;
-    }
-    for (size_t row = 0; row < rows; row++) {
-        const float *x = tile_in(tile, d_x, type, row * columns + first, count);
-        if (counts != NULL)
-            for (size_t i = 0; i < count; i++)
-                positive[i] += x[i] > 0 ? 1 : 0;
-        for (size_t i = 0; i < count; i++)
-            total[i] += (double)x[i];
+    static const float zeros[COLUMNS];
+    double total[COLUMNS] = {0};
+    uint32_t positive[COLUMNS] = {0};
+    float tiles[GROUP][TILE];
+    for (size_t row = 0; row < rows; row += GROUP) {
+        const float *x[GROUP];
+        for (size_t r = 0; r < GROUP; r++)
+            x[r] = row + r < rows ? tile_in(tiles[r], d_x, type, (row + r) * columns + first, count)
+                                  : zeros;
+        add_rows(total, positive, x, count, counts != NULL);
     }
     for (size_t i = 0; i < count; i++)
         sums[first + i] = (float)(factor * total[i]);
@@ -122,10 +138,8 @@ void cpu_column_means(struct kernels_queue *queue, float *d_means, const void *d
 static void relu_block(void *d_dpre, float *sums, const void *d_f, enum dtype type, size_t rows,
                        size_t columns, size_t first, size_t count)
 {
-    double total[TILE];
+    double total[COLUMNS] = {0};
     float f_tile[TILE], g_tile[TILE];
-    for (size_t i = 0; i < count; i++)
-        total[i] = 0;
     for (size_t row = 0; row < rows; row++) {
         size_t at = row * columns + first;
         const float *f = tile_in(f_tile, d_f, type, at, count);
