@@ -6,9 +6,9 @@
  *   exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln 2 / 2, exp(r) = 1 + r + r^2 P(r), where P
  * of degree 4 leaves a relative error of 3.1e-9 (0.05 ulp). n is found by adding 1.5 * 2^23, which
  *   leaves n in the low bits; ln 2 is split so that n * high is exact for |n| < 256 (16 bits each).
- *   The rest is rounding: at most 2 ulp in all (measured over every f32 in the tests: below 1.1
- * with and 1.3 without FMA). Below -87.33 (results under 2^-126) the result is 0, above 88.37 that
- * of 88.37: finite, as no use here needs more (an attention score minus its row's maximum is <= 0).
+ *   The rest is rounding: at most 2 ulp in all. Below -87.33 (results under 2^-126) the result is
+ *   0, above 88.37 that of 88.37: finite, as no use here needs more (an attention score minus its
+ *   row's maximum is <= 0).
  *
  *   tanh(x) = x + x^3 Q(x^2) up to 0.625 (degree 4, 4.4e-9), above it 1 - 2 / (exp(2x) + 1).
  *   At most 2 ulp.
