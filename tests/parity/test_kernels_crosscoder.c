@@ -238,6 +238,8 @@ static void check_recon_of(struct parity *parity, const struct layout *l, size_t
     parity_put(parity, d_means, r.means, DTYPE_F32, l->width);
     parity_put(parity, d_xhat, r.xhat, DTYPE_F32, n);
     for (unsigned with_g = 0; with_g < 2; with_g++) {
+        const float garbage[6] = {1, 2, 3, 4, 5, 6}; /* sums are set, not added to */
+        parity->kernels->upload(parity->queue, d_sums, garbage, sizeof garbage);
         parity->kernels->recon(parity->queue, with_g ? d_g : NULL, d_sums, d_xhat, d_x, d_means,
                                l->columns, l->sources, factor, rows, l->width);
         struct kernels_recon_sums *sums = parity_download(parity, d_sums, bytes);
