@@ -3,6 +3,8 @@
  */
 #include "tiny_model.h"
 
+#include <sys/resource.h>
+
 #include "common/dtype.h"
 
 #define GOLDEN "tests/golden/actgen/"
@@ -563,6 +565,44 @@ static void memory_that_is_not_there_is_refused_first(void **state)
     tiny_free(&tiny);
 }
 
+/* The number of a line of --plan, which actgen_run() left in its standard output. */
+static double planned(const char *name)
+{
+    char *text;
+    size_t size;
+    assert_int_equal(io_read_file(&text, &size, actgen_path("stdout"), 1u << 16), 0);
+    const char *line = strstr(text, name);
+    assert_non_null(line);
+    double number = strtod(line + strlen(name), NULL);
+    free(text);
+    return number;
+}
+
+/* What --plan says is what a run takes, but for the program itself, its libraries and records. All
+ * of it is taken at the start, so no sequence has to come. */
+static void a_run_takes_the_memory_that_was_planned(void **state)
+{
+#ifdef __SANITIZE_ADDRESS__
+    const double least = 0.5, most = 4;
+#else
+    const double least = 0.8, most = 1.2;
+#endif
+    struct rusage usage;
+    (void)state;
+    actgen_write_tokens(actgen_path("tokens"), NULL, NULL, 0, 1024, 0);
+    static const char *const modes[] = {"-q", "--plan"};
+    for (size_t i = 0; i < 2; i++)
+        actgen_succeed(modes[i], "--model", BASE, "--model", "chat=demo/tiny-gemma2/chat", "--hook",
+                       "blocks.5.hook_resid_post", "--norm", "none", "--batch", "128",
+                       actgen_path("tokens"));
+    /* Embeddings stay as they are stored: 1024 x 128 in F32 and in BF16. */
+    assert_true(planned("embedding\t") == 1024 * 128 * (4 + 2));
+    assert_int_equal(getrusage(RUSAGE_CHILDREN, &usage), 0);
+    double taken = (double)usage.ru_maxrss * 1024 / planned("memory\t");
+    if (!(taken >= least && taken <= most))
+        fail_msg("%.3g times the memory that was planned", taken);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -579,6 +619,7 @@ int main(void)
         cmocka_unit_test(a_factor_must_not_make_rows_infinite),
         cmocka_unit_test(an_id_beyond_the_vocabulary_is_corrupt),
         cmocka_unit_test(memory_that_is_not_there_is_refused_first),
+        cmocka_unit_test(a_run_takes_the_memory_that_was_planned),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -317,6 +317,39 @@ static void a_wrong_count_in_begin_is_refused(void **state)
     }
 }
 
+/* Rows that BEGIN announced and END counts as not finite may be missing, also behind a shuffle. */
+static void rows_that_were_not_finite_may_be_missing(void **state)
+{
+    struct begin begin;
+    struct stream_writer *writer;
+    struct stream_reader *reader;
+    uint8_t tag[STREAM_TAG_BYTES], row[ROW_BYTES];
+    char *paths[] = {in};
+    assert_int_equal(begin_init(&begin, BEGIN_ACTIVATIONS, "test"), 0);
+    begin.dtype = DTYPE_BF16;
+    begin.has_rows = true;
+    begin.rows = 12;
+    assert_int_equal(begin_add_source(&begin, "a.x", "a", "x", "", WIDTH, 1), 0);
+    assert_int_equal(stream_writer_open(&writer, in, STREAM_CODEC_NONE, 1), 0);
+    assert_int_equal(stream_writer_begin(writer, &begin), 0);
+    for (uint64_t r = 0; r < 10; r++) {
+        make_row(r, tag, row);
+        assert_int_equal(stream_writer_rows(writer, tag, row, 1), 0);
+    }
+    json_t *skipped = json_pack("{s:i, s:i}", "not_finite", 2, "position", 7);
+    assert_int_equal(stream_writer_end(writer, skipped), 0);
+    json_decref(skipped);
+    stream_writer_free(writer);
+    begin_free(&begin);
+    /* A file's reader knows both. */
+    assert_int_equal(stream_reader_open(&reader, paths, 1, BEGIN_ACTIVATIONS, 1), 0);
+    assert_int_equal(stream_reader_begin(reader)->rows, 10);
+    stream_reader_free(reader);
+    struct shuffle_setup setup = setup_of(100, 7, *state);
+    setup.epochs = 3;
+    assert_int_equal(shuffle_run(&setup), 0);
+}
+
 static void memory_that_is_not_there_is_refused_before_output(void **state)
 {
     /* A row of 2^24 f32 takes 64 MiB; a million of them are beyond any machine. No row follows. */
@@ -369,6 +402,7 @@ int main(void)
         cmocka_unit_test(before_a_cut_the_draws_are_those_of_the_whole),
         cmocka_unit_test(before_damage_the_draws_are_those_of_the_whole),
         cmocka_unit_test(a_start_behind_the_end_is_refused),
+        cmocka_unit_test(rows_that_were_not_finite_may_be_missing),
         cmocka_unit_test(a_wrong_count_in_begin_is_refused),
         cmocka_unit_test(memory_that_is_not_there_is_refused_before_output),
     };
