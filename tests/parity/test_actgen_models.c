@@ -8,7 +8,7 @@
 
 #include "common/err.h"
 
-enum { TOKENS = 23, ROW_TYPE_BYTES = 4 };
+enum { TOKENS = 23 };
 
 static const char *const all_kinds[] = {"resid_pre", "attn_out", "resid_mid", "mlp_out",
                                         "resid_post"};
@@ -319,7 +319,11 @@ static void shards_above_the_hook_need_not_be_there(void **state)
     tiny_make(&tiny, &tiny_default, SAFETENSORS_F32, 8);
     const char *folder = tiny_write(&tiny, "sharded");
     write_shards(&tiny, folder);
-    assert_hook(&tiny, folder, "blocks.2.hook_resid_post");
+    for (size_t i = 0; i < 5; i++) {
+        char hook[64];
+        snprintf(hook, sizeof hook, "blocks.2.hook_%s", all_kinds[i]);
+        assert_hook(&tiny, folder, hook);
+    }
     snprintf(path, sizeof path, "%s/shard-2.safetensors", folder);
     assert_int_equal(truncate(path, 5), 0); /* not even a header */
     assert_hook(&tiny, folder, "blocks.1.hook_resid_post");
