@@ -24,7 +24,8 @@ setup() {
     [ "${#tools[@]}" -gt 8 ]
     for name in "${tools[@]}"; do
         echo "$name"
-        tool "$name" --help | sed -nE 's/^  (-., |    )--([a-z0-9-]+).*/--\2/p' |
+        tool "$name" --help |
+            sed -nE '/^options:$/,/^examples:$/s/^  (-., |    )--([a-z0-9-]+).*/--\2/p' |
             grep -vxE -- '--(help|version)' >"$BATS_TEST_TMPDIR/help"
         tool "$name" --man | sed -nE 's/^(\\fB\\-.\\fR, )?\\fB\\-\\-([^ ]*)\\fR.*/--\2/p' |
             sed 's/\\-/-/g' >"$BATS_TEST_TMPDIR/man"
