@@ -237,8 +237,8 @@ static int page_open_v2(struct parquet_pages *pages, const struct parquet_page_h
                         const uint8_t *bytes, struct parquet_page *page)
 {
     int64_t most = header->stored < header->expanded ? header->stored : header->expanded;
-    if (header->repetition_bytes < 0 || header->repetition_bytes > most ||
-        header->definition_bytes < 0 || header->definition_bytes > most - header->repetition_bytes)
+    if (header->repetition_bytes < 0 || header->definition_bytes < 0 ||
+        header->definition_bytes > most - header->repetition_bytes)
         return parquet_pages_corrupt(pages, "its levels are longer than the page");
     page->repetition_bytes = (size_t)header->repetition_bytes;
     page->definition_bytes = (size_t)header->definition_bytes;
