@@ -273,13 +273,23 @@ int begin_from_json(struct begin *begin, const json_t *json, const char *name)
 
 /* ---- comparing */
 
+/* What two BEGINs are called in a message: one file may hold both. */
+static const char *begin_both(char *text, size_t size, const char *name_a, const char *name_b)
+{
+    if (strcmp(name_a, name_b) == 0)
+        snprintf(text, size, "two parts of '%s'", name_a);
+    else
+        snprintf(text, size, "'%s' and '%s'", name_a, name_b);
+    return text;
+}
+
 static int begin_differ(const char *name_a, const char *a, const char *name_b, const char *b,
                         const char *what)
 {
+    char both[1024];
     return log_fail(ERR_USAGE,
-                    "'%s' and '%s' do not belong together: %s is %s in the first and %s in "
-                    "the second",
-                    name_a, name_b, what, a, b);
+                    "%s do not belong together: %s is %s in the first and %s in the second",
+                    begin_both(both, sizeof both, name_a, name_b), what, a, b);
 }
 
 static int begin_compare_source(const struct begin_source *a, const char *name_a,
@@ -298,11 +308,13 @@ static int begin_compare_source(const struct begin_source *a, const char *name_a
         snprintf(what, sizeof what, "the model behind '%s'", a->name);
         return begin_differ(name_a, a->model_hash, name_b, b->model_hash, what);
     }
-    if (a->scale != b->scale)
+    if (a->scale != b->scale) {
+        char both[1024];
         return log_fail(ERR_USAGE,
-                        "'%s' and '%s' were normalised by other factors: '%s' by %.9g and "
-                        "%.9g; make both with the same actgen --norm FILE",
-                        name_a, name_b, a->name, a->scale, b->scale);
+                        "%s were normalised by different factors: '%s' by %.9g and %.9g; make both "
+                        "with the same actgen --norm FILE",
+                        begin_both(both, sizeof both, name_a, name_b), a->name, a->scale, b->scale);
+    }
     return 0;
 }
 

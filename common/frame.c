@@ -13,6 +13,7 @@
 #include <assert.h>
 #include <inttypes.h>
 #include <lz4frame.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zstd.h>
@@ -64,10 +65,10 @@ static int frame_cut(const struct frame_cursor *cursor)
 {
     if (cursor->stream == NULL)
         return ERR_TRUNCATED;
-    return log_fail(ERR_TRUNCATED,
-                    "'%s': input ends inside the record at offset %" PRId64
-                    "; 'ccanalyze salvage' keeps what is whole",
-                    cursor->stream->name, cursor->start);
+    return log_fail(ERR_TRUNCATED, "'%s': input ends inside the record at offset %" PRId64 "%s",
+                    cursor->stream->name, cursor->start,
+                    cursor->stream->regular ? "; 'ccanalyze salvage' keeps what is whole"
+                                            : ": the stage before was killed, or its input cut");
 }
 
 static int frame_bad(const struct frame_cursor *cursor, const char *what)
@@ -311,7 +312,9 @@ static int frame_decode_lz4(struct frame_buffer *content, const struct frame *fr
         size_t room = content->capacity - content->size, taken = left;
         hint = LZ4F_decompress(context, content->bytes + content->size, &room, from, &taken, NULL);
         if (LZ4F_isError(hint)) {
-            status = frame_wrong(frame, name, LZ4F_getErrorName(hint));
+            char what[96];
+            snprintf(what, sizeof what, "the LZ4 frame is damaged (%s)", LZ4F_getErrorName(hint));
+            status = frame_wrong(frame, name, what);
             break;
         }
         content->size += room;

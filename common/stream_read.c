@@ -31,7 +31,8 @@ struct reader_slot {
     struct frame_record record;
     struct stream_rows rows; /* the payload as rows, and their sum */
     const struct io_file *file;
-    int status; /* 1: a frame; 0: the end of all input; or a negative code */
+    int status;  /* 1: a frame; 0: the end of all input; or a negative code */
+    bool unsaid; /* the frame is bad, and that has not been logged */
     bool ready;
 };
 
@@ -75,14 +76,25 @@ static void reader_scan(struct stream_reader *reader, struct reader_slot *slot)
         reader->scan_over = true;
 }
 
-static void reader_decode(const struct stream_reader *reader, struct reader_slot *slot)
+/* Decodes and checks what a slot holds; what is wrong with it is logged where `name` is given. */
+static int reader_decode(const struct stream_reader *reader, struct reader_slot *slot,
+                         const char *name)
 {
     if (slot->frame.kind == FRAME_SKIPPABLE)
-        return;
-    int status = frame_decode(&slot->record, &slot->frame, slot->file->name);
+        return 0;
+    int status = frame_decode(&slot->record, &slot->frame, name);
     if (status == 0 && slot->record.header.type == STREAM_DATA)
-        status = stream_rows_open(&slot->rows, &reader->order.layout, &slot->record,
-                                  slot->file->name, slot->frame.offset);
+        status = stream_rows_open(&slot->rows, &reader->order.layout, &slot->record, name,
+                                  slot->frame.offset);
+    return status;
+}
+
+/* What a worker finds wrong is not said yet: a record before it may be the one to be told of, or a
+ * BEGIN after which this one's layout means nothing. */
+static void reader_decode_ahead(const struct stream_reader *reader, struct reader_slot *slot)
+{
+    int status = reader_decode(reader, slot, NULL);
+    slot->unsaid = status == ERR_DATA;
     if (status != 0)
         slot->status = status;
 }
@@ -107,8 +119,9 @@ static void *reader_work(void *argument)
         pthread_mutex_unlock(&reader->scan);
         if (over)
             return NULL;
+        slot->unsaid = false;
         if (slot->status == 1)
-            reader_decode(reader, slot);
+            reader_decode_ahead(reader, slot);
         pthread_mutex_lock(&reader->mutex);
         slot->ready = true;
         pthread_cond_broadcast(&reader->ready);
@@ -290,9 +303,11 @@ void stream_reader_free(struct stream_reader *reader)
 /* ---- records in order */
 
 /* One slot in order. 1: *record is to be handed out; 0: go on, or finished. */
-static int reader_take(struct stream_reader *reader, const struct reader_slot *slot,
+static int reader_take(struct stream_reader *reader, struct reader_slot *slot,
                        struct stream_record *record)
 {
+    if (slot->unsaid)
+        return reader_decode(reader, slot, slot->file->name); /* fails again, and says why */
     if (slot->status < 0)
         return slot->status;
     if (slot->status == 0) {

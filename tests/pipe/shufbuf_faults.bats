@@ -55,6 +55,24 @@ is_written() {
     [ "$status" -eq 66 ]
 }
 
+@test "of several faults the first in the input is told, and no other" {
+    rows 200000 "$in.narrow"
+    wide "$in.wide"
+    for _ in $(seq 10); do
+        run bash -c "cat '$in.narrow' '$in.wide' | '$BIN/shufbuf' --threads 4 >/dev/null"
+        [ "$status" -eq 64 ]
+        [ "${#lines[@]}" -eq 1 ]
+        [[ "$output" == *"two parts of 'standard input' do not belong together"* ]]
+    done
+    cp "$in.wide" "$in"
+    for at in 9000000 15000000; do
+        printf 'damage' | dd of="$in" bs=1 seek="$at" conv=notrunc status=none
+    done
+    run "$BIN/shufbuf" --threads 4 -o /dev/null "$in"
+    [ "$status" -eq 65 ]
+    [ "${#lines[@]}" -eq 1 ]
+}
+
 @test "a reader that goes away: exit 0 and one note, also while input stands still" {
     wide "$in"
     mkfifo "$in.fifo"
