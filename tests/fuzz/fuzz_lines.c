@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "tests/fuzz/sources.h"
 #include "tests/unit/memory_file.h"
-#include "tools/tokstream/source.h"
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
@@ -20,20 +20,6 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     if (!memory_file_open(&memory))
         abort();
     return 0;
-}
-
-static void require(int condition)
-{
-    if (!condition)
-        abort();
-}
-
-static uint64_t digest(const struct source_sequence *sequence)
-{
-    uint64_t sum = sequence->length * 31 + sequence->cut;
-    for (size_t i = 0; i < sequence->length; i++)
-        sum = sum * 1000003 + sequence->ids[i];
-    return sum;
 }
 
 static void read_singly(struct source *source, uint64_t rows, uint64_t all)

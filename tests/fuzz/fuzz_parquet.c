@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "tests/fuzz/sources.h"
 #include "tests/unit/memory_file.h"
-#include "tools/tokstream/source.h"
 
 #define MOST_ROWS 4096 /* a run of empty lists may stand for billions */
 
@@ -24,21 +24,6 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     if (!memory_file_open(&memory))
         abort();
     return 0;
-}
-
-static void require(int condition)
-{
-    if (!condition)
-        abort();
-}
-
-/* Something that depends on all of a sequence. */
-static uint64_t digest(const struct source_sequence *sequence)
-{
-    uint64_t sum = sequence->length * 31 + sequence->cut;
-    for (size_t i = 0; i < sequence->length; i++)
-        sum = sum * 1000003 + sequence->ids[i];
-    return sum;
 }
 
 static void read_again(struct source *source, const uint64_t *digests, uint64_t rows)

@@ -1,0 +1,24 @@
+/* sources.h - what the fuzzers of token files share. */
+#ifndef FUZZ_SOURCES_H
+#define FUZZ_SOURCES_H
+
+#include <stdlib.h>
+
+#include "tools/tokstream/source.h"
+
+static inline void require(int condition)
+{
+    if (!condition)
+        abort();
+}
+
+/* Something that depends on all of a sequence. */
+static inline uint64_t digest(const struct source_sequence *sequence)
+{
+    uint64_t sum = sequence->length * 31 + sequence->cut;
+    for (size_t i = 0; i < sequence->length; i++)
+        sum = sum * 1000003 + sequence->ids[i];
+    return sum;
+}
+
+#endif
