@@ -16,8 +16,10 @@
  * elsewhere it must live until the queue has passed.
  *
  * Determinism. For the same build, kind of processor and number of threads the same input gives the
- * same bytes. Reductions run over fixed chunks in index order, whatever the number of threads, and
- * a row of an output depends on that row's input alone (so not on what else is in the batch).
+ * same bytes. Reductions run over fixed chunks in index order, so that all operations but the
+ * matrix products (of which a library divides the work) do not even depend on the number of
+ * threads. A row of an output depends on that row's input alone: not on its place, nor on what else
+ * is in the batch; of a product, for one m.
  *
  * Letters: S sources, B rows in a batch, D sum of the widths, F latents, N tokens in a forward
  * pass, d model width, I inner width, H query heads, Hkv key heads. All matrices are row-major and
