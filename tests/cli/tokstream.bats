@@ -172,6 +172,17 @@ setup() {
     refused 64 "does a link go round?" tokstream --dtype u16 --seq-len 4 "$dir"
 }
 
+@test "more files than may be open by default" {
+    local dir="$BATS_TEST_TMPDIR/many"
+    mkdir "$dir"
+    for i in {100..249}; do
+        echo "$i" >"$dir/$i.txt"
+    done
+    run --separate-stderr bash -c "ulimit -S -n 64; '${BIN:-bin}/tokstream' --shuffle --format jsonl '$dir'"
+    [ "$status" -eq 0 ]
+    [ "$(sed 's/.*\[\(.*\)\]}/\1/' <<<"$output" | sort -n | paste -sd' ')" = "$(seq -s' ' 100 249)" ]
+}
+
 @test "lists are cut to --seq-len, which is said and counted in END" {
     run --separate-stderr tokstream --seq-len 2 --codec none -o "$BATS_TEST_TMPDIR/out" <<<$'1 2 3\n4\n5 6 7 8'
     [ "$status" -eq 0 ]

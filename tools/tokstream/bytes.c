@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "common/mem.h"
+#include "common/sig.h"
 
 #define BYTES_FIRST_STEP ((size_t)4 << 10)
 #define BYTES_MAX_STEP ((size_t)64 << 20)
@@ -85,6 +86,8 @@ int bytes_want(struct bytes *bytes, size_t size, size_t ahead)
         return status;
     size_t more = goal - have;
     if (bytes->size >= 0) {
+        if (sig_pending() != 0) /* io_read() looks by itself */
+            return ERR_INTERRUPTED;
         status = io_pread(&bytes->file, bytes->buffer + have, more, bytes->offset);
         if (status != 0)
             return status;

@@ -39,7 +39,8 @@ void bytes_close(struct bytes *bytes);
 void bytes_rest(struct bytes *bytes);
 
 /* Makes the window `size` bytes long at least, unless input ends before; where something has to be
- * read, up to `ahead` bytes long, if reading has gone on from byte to byte so far. */
+ * read, up to `ahead` bytes long, if reading has gone on from byte to byte so far. A signal ends it
+ * with ERR_INTERRUPTED. */
 int bytes_want(struct bytes *bytes, size_t size, size_t ahead) MUST_CHECK;
 
 /* The window. Pointers into it are valid until the next bytes_want(). */

@@ -292,8 +292,9 @@ static int page_open(struct parquet_pages *pages, const struct parquet_page_head
     const uint8_t *bytes = bytes_at(pages->bytes);
     if (header->has_crc && parquet_crc(bytes, stored) != header->crc)
         return parquet_pages_corrupt(pages, "its checksum does not match its bytes");
-    if (header->values < 0 || header->values > INT32_MAX)
-        return parquet_pages_corrupt(pages, "it has no number of values");
+    if (header->values < 0 || header->values > INT32_MAX || header->encoding < 0 ||
+        header->encoding > INT32_MAX)
+        return parquet_pages_corrupt(pages, "it has no number of values, or no encoding");
     *page = (struct parquet_page){.type = (enum parquet_page_type)header->type,
                                   .encoding = (enum parquet_encoding)header->encoding,
                                   .values = (uint32_t)header->values};
