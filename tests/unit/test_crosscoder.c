@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/checkpoint.h"
 #include "common/crosscoder.h"
 #include "common/io.h"
 #include "common/log.h"
@@ -215,6 +216,35 @@ static void test_step_and_run_folders(void **state)
     }
 }
 
+/* A step folder that does not verify is refused, whole though the weights may be; a run folder goes
+ * on to the step before. */
+static void test_a_damaged_step_is_not_read(void **state)
+{
+    (void)state;
+    static const char *const files[] = {"cc.safetensors", "state.json"};
+    static const char *const steps[] = {"step-3", "step-4"};
+    struct crosscoder cc;
+    char *weights, name[64];
+    size_t size;
+    assert_int_equal(io_read_file(&weights, &size, GOLDEN "step-7/cc.safetensors", 1u << 20), 0);
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(mkdir(scratch_path(steps[i]), 0700), 0);
+        snprintf(name, sizeof name, "%s/cc.safetensors", steps[i]);
+        scratch_write(name, weights, size);
+        snprintf(name, sizeof name, "%s/state.json", steps[i]);
+        scratch_write(name, "{}", 2);
+        assert_int_equal(checkpoint_seal(scratch_path(steps[i]), files, 2), 0);
+    }
+    free(weights);
+    scratch_write("step-4/state.json", "[]", 2);
+    assert_int_equal(crosscoder_read(&cc, scratch_path("step-4")), ERR_DATA);
+    assert_int_equal(crosscoder_read(&cc, scratch), 0);
+    assert_string_equal(cc.path, scratch_path("step-3/cc.safetensors"));
+    crosscoder_free(&cc);
+    scratch_write("step-3/state.json", "[]", 2);
+    assert_int_equal(crosscoder_read(&cc, scratch), ERR_DATA);
+}
+
 static void test_every_cut_of_a_file(void **state)
 {
     (void)state;
@@ -268,15 +298,17 @@ static void test_rows_that_fit(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_what_is_written_is_read),
-        cmocka_unit_test(test_equal_widths_are_the_seeds_tensors),
-        cmocka_unit_test(test_types_of_the_seeds_file),
-        cmocka_unit_test(test_tensors_per_source),
-        cmocka_unit_test(test_what_is_no_crosscoder),
-        cmocka_unit_test(test_step_and_run_folders),
-        cmocka_unit_test(test_every_cut_of_a_file),
-        cmocka_unit_test(test_rows_that_fit),
+#define TEST(name) cmocka_unit_test_setup_teardown(name, scratch_open, scratch_close)
+        TEST(test_what_is_written_is_read),
+        TEST(test_equal_widths_are_the_seeds_tensors),
+        TEST(test_types_of_the_seeds_file),
+        TEST(test_tensors_per_source),
+        TEST(test_what_is_no_crosscoder),
+        TEST(test_step_and_run_folders),
+        TEST(test_a_damaged_step_is_not_read),
+        TEST(test_every_cut_of_a_file),
+        TEST(test_rows_that_fit),
     };
     log_init("test_crosscoder", LOG_SILENT);
-    return cmocka_run_group_tests(tests, scratch_open, scratch_close);
+    return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -481,6 +481,24 @@ static void test_junk_between_records(void **state)
     }
 }
 
+/* A frame that claims to be skippable does not hide the records that it claims. */
+static void test_a_skippable_frame_hides_nothing(void **state)
+{
+    (void)state;
+    static struct sample sample;
+    struct salvage_figures figures;
+    open_sample(&sample, GOLDEN "rows-f32.ccps");
+    le_put32(sample.bytes + sample.starts[1], 0x184D2A5Cu);
+    le_put32(sample.bytes + sample.starts[1] + 4,
+             (uint32_t)(sample.starts[4] - sample.starts[1] - 8));
+    scratch_write("damaged", sample.bytes, sample.size);
+    assert_int_equal(verify_status(damaged), ERR_DATA);
+    assert_int_equal(salvage_status(&figures), 0);
+    bool kept[MOST_RECORDS] = {true, false, true, true, true};
+    check_saved(&sample, kept, &figures);
+    free(sample.bytes);
+}
+
 static void test_aborted_and_empty_streams(void **state)
 {
     (void)state;
@@ -593,6 +611,7 @@ int main(void)
         cmocka_unit_test(test_repeated_and_swapped_records),
         cmocka_unit_test(test_numbers_that_contradict),
         cmocka_unit_test(test_junk_between_records),
+        cmocka_unit_test(test_a_skippable_frame_hides_nothing),
         cmocka_unit_test(test_aborted_and_empty_streams),
         cmocka_unit_test(test_rows_left_out_by_right),
         cmocka_unit_test(test_an_index_of_other_records),

@@ -11,7 +11,7 @@
 #include "pack.h"
 #include "verb.h"
 
-#define PACK_BLOCK_BYTES (4u << 20)
+#define PACK_BLOCK_BYTES (1u << 20) /* about a record */
 
 struct pack_options {
     struct opt_common common;
