@@ -163,6 +163,7 @@ half() {
     half
     printf 'x' | dd of="$run/step-21/optim.safetensors" bs=1 seek=5000 conv=notrunc status=none
     rm "$run/step-20/manifest.json"
+    cp -r "$run/step-20" "$run/step-99" # would be the newest for ever
     run --separate-stderr cctrain --out "$run" "${save[@]}" --resume "$rows"
     [ "$status" -eq 0 ]
     [[ "$stderr" == *"step-21"*"step-20"*"going on from step 10"* ]]
