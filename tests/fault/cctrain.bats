@@ -179,14 +179,30 @@ half() {
     [ "$(steps "$run")" = "10 20 21 " ]
 }
 
+# traced ARGUMENT... COMMAND: with system calls made to fail. Leaks cannot be looked for at the same time.
+traced() {
+    ASAN_OPTIONS="${ASAN_OPTIONS:-}:detect_leaks=0" strace -f -qq -o /dev/null "$@"
+}
+
 @test "no room for checkpoints: training goes on, 74 after the third in a row, those before are intact" {
     half
     # one file may have 200 KiB; weights take 500
     run --separate-stderr bash -c "ulimit -f 200; exec '$BIN/cctrain' --out '$run' ${save[*]} --resume '$rows'"
     [ "$status" -eq 74 ]
-    [[ "$stderr" == *"1 of 3"*"2 of 3"*"step 50 failed"* ]]
+    [[ "$stderr" == *"1 of 3"*"2 of 3"*"step 50 failed; those before are intact" ]]
     [ "$(steps "$run")" = "10 20 21 " ]
     goes_on
+}
+
+@test "checkpoints that fail now and then do not add up" {
+    # every second folder that is made for a checkpoint, beginning with the second
+    bin=$(realpath "$BIN")
+    cd "$BATS_TEST_TMPDIR"
+    run --separate-stderr traced -e trace=mkdir -e inject=mkdir:error=ENOSPC:when=3+2 \
+        "$bin/cctrain" --out run "${RECIPE[@]}" --save-every 2 "$rows"
+    [ "$status" -eq 0 ]
+    [ "$(grep -c "1 of 3" <<<"$stderr")" -eq 15 ]
+    same_weights "$run" "$whole"
 }
 
 @test "no room for the last checkpoint alone: 74" {
@@ -207,14 +223,14 @@ half() {
 
 @test "a checkpoint that cannot be brought to the disk counts as failed" {
     half
-    run --separate-stderr strace -f -qq -e trace=fsync -e inject=fsync:error=EIO:when=3 -o /dev/null \
+    run --separate-stderr traced -e trace=fsync -e inject=fsync:error=EIO:when=3 \
         "$BIN/cctrain" --out "$run" "${save[@]}" --resume "$rows"
     [ "$status" -eq 0 ]
     [[ "$stderr" == *"step 30 failed"* ]]
     same_weights "$run" "$whole"
     # the last one
     rm -r "$run"
-    run strace -f -qq -e trace=fsync -e inject=fsync:error=EIO -o /dev/null \
+    run traced -e trace=fsync -e inject=fsync:error=EIO \
         "$BIN/cctrain" --out "$run" "${RECIPE[@]}" "$rows"
     [ "$status" -eq 74 ]
     run ! compgen -G "$run/step-*"

@@ -23,7 +23,7 @@ struct step_buffer {
     size_t count, size;
 };
 
-/* The buffers of a step, in one place, so that their sum is told before they are taken. */
+/* The buffers of a step, in one place: their sum is told before they are taken. */
 enum { STEP_BUFFERS = 14 + STEP_DEPTH };
 
 static void step_list_buffers(struct step *step, struct step_buffer buffers[STEP_BUFFERS])
@@ -46,7 +46,7 @@ static void step_list_buffers(struct step *step, struct step_buffer buffers[STEP
         {&step->d_counts, f, sizeof(uint32_t)},
         {&step->d_l1, 1, sizeof(double)},
         {&step->d_recon, s + 1, sizeof(struct kernels_recon_sums)},
-        /* what is packed is a matrix of weights, dpre or g */
+        /* listed to be freed; taken when the products have said what they need */
         {&step->d_packed, 0, 1},
     };
     memcpy(buffers, list, sizeof list);
@@ -68,7 +68,7 @@ static void step_set_sizes(struct step *step, const struct step_setup *setup)
     };
 }
 
-/* Elements of the largest right side. */
+/* Elements of the largest right side of a product: weights, dpre or g. */
 static uint64_t step_packed_elements(const struct step *step)
 {
     uint64_t rows = step->batch > step->width ? step->batch : step->width;
