@@ -187,7 +187,7 @@ setup() {
     run --separate-stderr tokstream --seq-len 2 --codec none -o "$BATS_TEST_TMPDIR/out" <<<$'1 2 3\n4\n5 6 7 8'
     [ "$status" -eq 0 ]
     [ "$stderr" = "tokstream: note: 2 sequences were cut to --seq-len, 3 tokens left out" ]
-    grep -aq '"skipped":{"sequences_cut":2,"tokens_cut":3}' "$BATS_TEST_TMPDIR/out"
+    grep -aq '"skipped":{"cut":2,"cut_tokens":3}' "$BATS_TEST_TMPDIR/out"
     tokstream --seq-len 4 --codec none <<<$'1 2 3\n4' | grep -aq '"skipped":{}'
 }
 

@@ -106,9 +106,8 @@ static int run_end(struct run *run)
                         run->sequences, announced);
     json_t *skipped = json_object();
     if (skipped != NULL && run->cut_sequences > 0 &&
-        (json_object_set_new(skipped, "sequences_cut",
-                             json_integer((json_int_t)run->cut_sequences)) != 0 ||
-         json_object_set_new(skipped, "tokens_cut", json_integer((json_int_t)run->cut_tokens)) !=
+        (json_object_set_new(skipped, "cut", json_integer((json_int_t)run->cut_sequences)) != 0 ||
+         json_object_set_new(skipped, "cut_tokens", json_integer((json_int_t)run->cut_tokens)) !=
              0)) {
         json_decref(skipped);
         skipped = NULL;
