@@ -107,6 +107,8 @@ setup() {
     [ "$(indices --skip 49 --limit 2 "$TEN" $GOLDEN/good/u2.npy $GOLDEN/good/groups.parquet)" = "49 50" ]
     tokstream --skip 50 --format jsonl "$TEN" $GOLDEN/good/u2.npy $GOLDEN/good/groups.parquet |
         sed 's/.*"input_ids"//' | cmp - <(sed 's/.*"input_ids"//' $GOLDEN/mixed.jsonl)
+    [ "$(indices --epochs 3 "$TEN" $GOLDEN/good/u2.npy $GOLDEN/good/groups.parquet $GOLDEN/even.jsonl)" = \
+        "$(seq -s' ' 0 449)" ]
     all=$(indices --shuffle "$TEN" $GOLDEN/good/u2.npy $GOLDEN/good/groups.parquet)
     [ "$(tr ' ' '\n' <<<"$all" | sort -n | paste -sd' ')" = "$(seq -s' ' 0 109)" ]
     cat "$TEN" | tokstream --format jsonl $GOLDEN/even.jsonl - | tail -n 1 |
