@@ -47,7 +47,7 @@ CPU_BACKENDS := $(CPU_LEVELS:%=$(BIN)/ccpipe-cpu-%.so)
 UNIT_TESTS := $(patsubst %.c,$(B)/%,$(wildcard tests/unit/test_*.c tests/parity/test_*.c))
 FUZZERS := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
-.PHONY: all deps test test-programs check-deep demo lint man bench install clean fuzzers
+.PHONY: all deps test test-programs check-deep demo lint man bench bench-forward install clean fuzzers
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -97,6 +97,10 @@ $(B)/bench_kernels: $(patsubst %.c,$(B)/%.o,$(wildcard tests/bench/*.c)) $(B)/li
 $(B)/tests/bench/bench_products.o: ALL_CFLAGS += -fopenmp
 bench: $(CPU_BACKENDS) $(B)/bench_kernels
 	@CCPIPE_BACKENDS=$(BIN) $(B)/bench_kernels $(BENCH_FLAGS)
+
+# Where the time of actgen's forward pass goes; half a minute per layer of --layers N.
+bench-forward: $(CPU_BACKENDS) $(B)/tests/bench/actgen/bench_forward
+	@CCPIPE_BACKENDS=$(BIN) $(B)/tests/bench/actgen/bench_forward $(BENCH_FLAGS)
 
 # Fuzzers are built from source by clang, all modules instrumented.
 FUZZ_SOURCES := $(wildcard common/*.c) $(foreach tool,$(TOOLS),$(call tool_sources,$(tool)))

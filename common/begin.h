@@ -24,7 +24,7 @@ struct begin_source {
     char *name;       /* "MODEL.HOOK", e.g. "base.blocks.14.hook_resid_pre" */
     char *model;      /* "base" */
     char *hook;       /* "blocks.14.hook_resid_pre", "" where unknown (packed arrays) */
-    char *model_hash; /* XXH3-128 of config and weights' headers in hexadecimal, "" unknown */
+    char *model_hash; /* of the configuration and the weights that rows depend on, "" unknown */
     uint32_t width;   /* d_s */
     double scale;     /* the factor already applied to the rows; 1 for none */
 };

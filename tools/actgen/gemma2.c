@@ -338,10 +338,10 @@ int gemma2_forward(const struct gemma2 *model, const struct gemma2_work *work,
         project_chunk(&run, chunk, 0);
     }
     for (uint32_t layer = 0; layer < model->used; layer++) {
-        if (sig_pending() != 0)
-            return ERR_INTERRUPTED;
         attend(&run, layer);
         for (size_t chunk = 0; chunk < pass->chunks; chunk++) {
+            if (sig_pending() != 0)
+                return ERR_INTERRUPTED;
             finish_attention(&run, chunk, layer);
             if (layer < model->depth.layers)
                 feed_forward(&run, chunk, layer);

@@ -89,7 +89,7 @@ uint64_t gemma2_position_bytes(const struct gemma2 *model, uint32_t length);
 uint64_t gemma2_buffer_bytes(const struct gemma2 *model, enum gemma2_buffer buffer, size_t tokens);
 
 /* Queues the pass up to the last hook, calling `tap` on the way. Positions lie below the length
- * that was reserved. 0, or ERR_INTERRUPTED between layers; failures of operations come from the
+ * that was reserved. 0, or ERR_INTERRUPTED between chunks; failures of operations come from the
  * queue. */
 int gemma2_forward(const struct gemma2 *model, const struct gemma2_work *work,
                    const struct gemma2_pass *pass, gemma2_tap *tap, void *context) MUST_CHECK;

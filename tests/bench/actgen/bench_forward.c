@@ -1,6 +1,7 @@
 /* bench_forward.c - where the time of a forward pass goes, at the shapes of Gemma-2 2b.
  *
- *   bench_forward [--threads N | --processor-time] [--dtype f32] [--layers N] [--batch N]
+ *   make bench-forward BENCH_FLAGS='[--threads N | --processor-time] [--dtype f32] [--layers N]
+ * [--batch N]'
  *
  * Makes a model of N layers with random weights (never zeros: some processors multiply those
  * faster) in a folder of its own, loads it and runs sequences of 1024 tokens through it as actgen
