@@ -145,7 +145,8 @@ read_back() {
 }
 
 @test "reads and writes that fail end with 74" {
-    # The call that fails is one on the named file alone.
+    # The call that fails is one on the named file alone. Leaks are not found under strace.
+    export ASAN_OPTIONS="${ASAN_OPTIONS:-}:detect_leaks=0"
     for case in "read:$in" "write:$out" "pread64:$DEMO/base/model-00001-of-00002.safetensors"; do
         for nth in 1 2 3; do
             code=0
