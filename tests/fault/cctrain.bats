@@ -164,6 +164,9 @@ half() {
     printf 'x' | dd of="$run/step-21/optim.safetensors" bs=1 seek=5000 conv=notrunc status=none
     rm "$run/step-20/manifest.json"
     cp -r "$run/step-20" "$run/step-99" # would be the newest for ever
+    run cctrain --out "$run" "${save[@]}" --seed 1 --resume "$rows"
+    [ "$status" -eq 64 ]
+    [ "$(steps "$run")" = "10 20 21 99 " ] # nothing is removed from a run that does not go on
     run --separate-stderr cctrain --out "$run" "${save[@]}" --resume "$rows"
     [ "$status" -eq 0 ]
     [[ "$stderr" == *"step-21"*"step-20"*"going on from step 10"* ]]

@@ -3,6 +3,14 @@
  * Weights pass through a struct crosscoder in host memory, as the checkpoint's writer wants them
  * whole. Moments are twice as large and nobody but us reads them, so they go through a chunk of
  * fixed size, piece by piece.
+ *
+ * Invariants. d_copy is d_w rounded, always: whoever changes d_w (upload, Adam) renews it. Of the
+ * gradients nothing is assumed between steps: each is written whole by one product or sum, and
+ * what is added to it comes after.
+ *
+ * The initial weights are drawn by counter, element by element, so they depend on the seed and on
+ * the place in the matrix alone, not on who draws them or in which order. A generator with a state
+ * was rejected: a run on another backend, or by more threads, would begin elsewhere.
  */
 #include "dictionary.h"
 
@@ -147,7 +155,8 @@ void dictionary_init(struct crosscoder *cc, uint64_t seed)
             column += cc->sources[s].width;
         }
     }
-    enum { BAND = 16 }; /* a cache line of W_enc at a time */
+    /* By bands of a cache line of W_enc: whole columns at once would fetch each line F times. */
+    enum { BAND = 16 };
     for (size_t first = 0; first < latents; first += BAND) {
         size_t end = first + BAND < latents ? first + BAND : latents;
         for (size_t c = 0; c < width; c++)
@@ -160,7 +169,7 @@ void dictionary_init(struct crosscoder *cc, uint64_t seed)
 
 /* ---- weights */
 
-/* The host's array of a tensor. */
+/* The host's array of a tensor; in the order of the enum. */
 static float *dictionary_host(const struct crosscoder *cc, size_t tensor)
 {
     float *const arrays[DICTIONARY_COUNT] = {cc->w_enc, cc->w_dec, cc->b_enc, cc->b_dec};
@@ -197,6 +206,8 @@ void dictionary_update(struct dictionary *dictionary, struct kernels_queue *queu
                        const struct kernels_adam *adam, double clip)
 {
     const struct kernels *kernels = dictionary->kernels;
+    /* The norm is that of all gradients together, and exact: the reference recipe's clip binds in
+     * almost every step, so an estimate would be another recipe. */
     for (size_t i = 0; i < DICTIONARY_COUNT; i++) {
         const struct dictionary_tensor *t = &dictionary->tensors[i];
         kernels->dot(queue, dictionary->d_squares + i, t->d_g, t->d_g, t->count);

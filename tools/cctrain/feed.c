@@ -1,5 +1,15 @@
-/* feed.c - a cursor over records. The reader has threads that read and check ahead, so that filling
- * a batch is a copy as long as the input keeps up.
+/* feed.c - a cursor over records.
+ *
+ * The reader has threads that read and check ahead, so that filling a batch is a copy as long as
+ * the input keeps up. A thread of its own for the copy was rejected: on the CPU it would take
+ * a core from the step, and with another device the host has nothing else to do meanwhile.
+ *
+ * A checkpoint says that exactly the rows before `next` were trained on, and `sum` is theirs. So
+ * both move by whole batches, and only once a batch is complete: a stream that breaks off in the
+ * middle of one leaves them where the last step was.
+ *
+ * Rows are summed one by one with their tags (rowsum.h): a resumed run that is given the same
+ * number of other rows, or the same rows from another draw on, must notice.
  */
 #include "feed.h"
 

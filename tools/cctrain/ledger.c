@@ -2,7 +2,11 @@
  *
  * Explained variance is given in two ways: `explained_variance` is the mean over rows of
  * 1 - ‖x - x̂‖²/‖x - x̄‖² (the reference recipe's), `fve` is 1 - Σ‖x - x̂‖²/Σ‖x - x̄‖²; x̄ is the mean
- * of the batch.
+ * of the batch. The first is pulled down by rows near the mean, the second is that of papers.
+ *
+ * Every step is entered, also those without a line of metrics: a latent that fired once in ten
+ * thousand steps is not dead, and a loss that is not finite must end the run before a checkpoint is
+ * made of it. That costs a pass over F counters on the host, while the device is at the next step.
  */
 #include "ledger.h"
 
@@ -60,6 +64,7 @@ int ledger_enter(struct ledger *ledger, struct ledger_figures *figures, uint64_t
 double ledger_dead_fraction(const struct ledger *ledger, uint64_t t)
 {
     uint64_t rows = (t + 1) * ledger->batch;
+    /* A batch that is partly inside of the window counts as inside. */
     uint64_t start = rows > LEDGER_WINDOW ? rows - LEDGER_WINDOW : 0;
     size_t dead = 0;
     for (size_t j = 0; j < ledger->latents; j++)

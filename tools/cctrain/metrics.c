@@ -2,6 +2,12 @@
  *
  * A full disk must not end a training run, and must not leave half a line that later lines follow:
  * after a failed write the file is cut back to its last whole line, and the next line tries again.
+ * (progress.h's lines end for good at the first failure; a curve of a week should not.)
+ *
+ * Cutting back goes by the lines' own step numbers, and not by an offset in the checkpoint, as the
+ * user's --metrics file need not have the bytes of ours. Lines are in order of their steps, so
+ * the first one that is not before the checkpoint ends what is kept; so does a line that does not
+ * parse, which is what a kill leaves last.
  */
 #include "metrics.h"
 

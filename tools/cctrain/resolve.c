@@ -4,6 +4,13 @@
  * then rows are passed over and their sum is compared, but not behind it. So a run that is resumed
  * before its first checkpoint stands at row 0; one that is started without --resume takes the
  * stream as it comes and remembers where it began.
+ *
+ * "The same stream" is told in two ways. begin_identity() compares what the stages say they do,
+ * and is known before the first row; it is blind to rows that came out differently (another kind of
+ * processor). The sum of the rows that are passed over compares those, where the stream has them.
+ *
+ * Steps that were not given are settled by the first BEGIN and kept in the state, as a stream that
+ * begins at the run's position has fewer rows, and the schedules must not change with it.
  */
 #include "resolve.h"
 

@@ -2,8 +2,21 @@
  *
  * The lock is flock() on the folder itself: it goes with the process, however that ends, and leaves
  * no file behind.
+ *
+ * The order of a checkpoint, and what a loss of power after each part leaves:
+ *   files, their fsync, manifest   step-N.tmp, which the next run removes
+ *   rename                         step-N or step-N.tmp, both whole; or the old state
+ *   fsync of the run folder        step-N
+ *   read back and verified         step-N, known to be good
+ *   the oldest removed             as before, or with one step more than asked for
+ * A failed fsync is not tried again: Linux reports it once and drops the pages, so the second try
+ * would succeed and mean nothing. The whole checkpoint counts as failed, and the next is written
+ * from memory anew.
+ *
+ * Steps that do not verify are kept as long as the run stands still, as somebody may want to look
+ * at them, and removed once it goes on: they would be the newest of the folder for ever.
  */
-#define _GNU_SOURCE /* flock() with POSIX names only in <sys/file.h> */
+#define _GNU_SOURCE /* flock(), O_DIRECTORY */
 #include "run.h"
 
 #include <dirent.h>
@@ -21,7 +34,6 @@
 #include "common/io.h"
 #include "common/log.h"
 #include "common/mem.h"
-#include "common/opt.h"
 
 enum { RUN_NAME = 40 }; /* "step-18446744073709551615.tmp" */
 
@@ -155,7 +167,7 @@ static int run_lock(struct run *run)
 static int run_find_newest(struct run *run)
 {
     int status = checkpoint_newest(run->folder, &run->step, &run->newest, true);
-    return status == 0 ? run_visit(run, run_remove_later, NULL) : status == 1 ? 0 : status;
+    return status == 1 ? 0 : status;
 }
 
 int run_open(struct run *run, const char *folder, bool resume)
@@ -171,6 +183,11 @@ int run_open(struct run *run, const char *folder, bool resume)
     if (status == 0)
         status = run_visit(run, run_remove_unfinished, NULL);
     return status == 0 && resume ? run_find_newest(run) : status;
+}
+
+int run_go_on(struct run *run)
+{
+    return run->newest != NULL ? run_visit(run, run_remove_later, NULL) : 0;
 }
 
 void run_close(struct run *run)

@@ -22,9 +22,13 @@ struct run {
 };
 
 /* Makes the folder where it is not there, locks it, removes what a killed run left half written.
- * With `resume`, finds the newest step that verifies; steps after it, which do not, are removed.
- * Without, a folder that holds a step is refused (ERR_USAGE). */
+ * With `resume`, finds the newest step that verifies. Without, a folder that holds a step is
+ * refused (ERR_USAGE). */
 int run_open(struct run *run, const char *folder, bool resume) MUST_CHECK;
+
+/* Once it is certain that the run goes on: removes the steps after the one that it goes on from,
+ * which do not verify. */
+int run_go_on(struct run *run) MUST_CHECK;
 void run_close(struct run *run);
 
 /* Writes the files of a checkpoint into `folder`. */

@@ -2,7 +2,12 @@
  * implementation's loader.
  *
  * cc.safetensors and optim.safetensors depend on nothing but the training, so that a run that was
- * stopped and resumed has the bytes of one that was not.
+ * stopped and resumed has the bytes of one that was not: no date, host, path or number of threads
+ * is written, and metadata is set anew from BEGIN and recipe, never passed on from a file read.
+ *
+ * What resuming needs is in three places. Weights: cc.safetensors, in f32, the master copies, so
+ * nothing is lost. Adam's moments and when each latent last fired: optim.safetensors. Where in the
+ * stream, and the recipe: state.json. Schedules and random numbers are functions of the step.
  */
 #include "snapshot.h"
 

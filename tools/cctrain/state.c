@@ -1,4 +1,12 @@
-/* state.c - the sum is written in hexadecimal: a JSON integer has no 64 bits in every reader. */
+/* state.c - state.json is read by people and by other programs, too, hence the plain keys.
+ *
+ * The sum is written in hexadecimal: a JSON integer has no 64 bits in every reader. first_row and
+ * next_row are numbers of the stream, rows_trained counts; they differ for a run that did not begin
+ * with row 0 of its stream.
+ *
+ * The recipe is compared key by key as JSON values. A key that only one side has is a difference:
+ * it is an option of another version, whose default may not be what the run was made with.
+ */
 #include "state.h"
 
 #include <inttypes.h>

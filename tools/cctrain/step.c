@@ -6,7 +6,16 @@
  *
  * Products multiply by a right side that is packed into the layout that the backend likes best.
  * Weights change with every step, so nothing can stay packed: one buffer serves all products in
- * turn, each of which packs and multiplies at once.
+ * turn, each of which packs and multiplies at once. At the reference shape packing costs 2 to 3 %
+ * of the products, and a plain right side 5 to 10 %.
+ *
+ * Who writes a buffer when: d_x until the encoder's gradient, d_f and d_g until the decoder's, so a
+ * method may call the blocks in any order that has what it reads. d_dpre and d_f are apart, as
+ * ReLU's slope is read from f while dpre is being made.
+ *
+ * In BF16 x, f, g and dpre are stored in BF16 and summed in f32; x̂, norms, all sums and all
+ * gradients of weights are f32. x is rounded before the error is taken: the target is what the
+ * product saw.
  */
 #include "step.h"
 

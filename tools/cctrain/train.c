@@ -390,6 +390,9 @@ static int train_prepare(struct train *train)
         return status;
     train->done = train->settled = state->step;
     train->saved = train->run.newest != NULL;
+    status = run_go_on(&train->run);
+    if (status != 0)
+        return status;
     if (train->saved)
         log_note("going on from step %" PRIu64 " of %" PRIu64 ", row %" PRIu64, state->step,
                  train->recipe.steps, state->next_row);
