@@ -130,6 +130,7 @@ setup() {
     [ "$(sed 's/{"index":\([0-9]*\),.*/\1/' <<<"$output" | paste -sd' ')" = "0 1 10 2 3 4 11 5 6 7 12 8 9" ]
     [[ "$stderr" == *"note: '$TEN' has ended first"* ]]
     [ "$(indices --mix 1="$TEN" --mix 1="$BATS_TEST_TMPDIR/b.txt" 2>/dev/null)" = "0 10 1 11 2 12 3 13 4" ]
+    [ "$(indices -q --mix 1="$TEN" --mix 1="$BATS_TEST_TMPDIR/b.txt" --skip 3)" = "11 2 12 3 13 4" ]
     [ "$(indices -q --mix 1="$TEN" --mix 1="$BATS_TEST_TMPDIR/b.txt" --skip 1 --limit 2 --epochs 2)" = "10 1 24 15" ]
     [ "$(indices -q --mix 1="$TEN" --mix 1="$BATS_TEST_TMPDIR/b.txt" --shard 1/2)" = "10 11 12 13" ]
     # Shuffled, each alone: the same places take turns.
