@@ -141,9 +141,6 @@ struct kernels {
     /* ---- elements. n of F32, BF16 or F16 -> F32 or BF16. */
     void (*cast)(struct kernels_queue *queue, void *d_to, enum dtype to, const void *d_from,
                  enum dtype from, size_t n);
-    /* (rows, columns) -> (columns, rows), of one type. */
-    void (*transpose)(struct kernels_queue *queue, void *d_to, const void *d_from, enum dtype type,
-                      size_t rows, size_t columns);
 
     /* ---- transformer forward. x is the residual stream in f32; h and y are T. */
     /* x (N, d) = table[ids] * factor; table (V, d) of `type` (F32, BF16 or F16), ids < V. */

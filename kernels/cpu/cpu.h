@@ -67,8 +67,6 @@ void gemm_rows(struct kernels_queue *queue, const struct kernels_gemm_shape *sha
 
 void cpu_cast(struct kernels_queue *queue, void *d_to, enum dtype to, const void *d_from,
               enum dtype from, size_t n);
-void cpu_transpose(struct kernels_queue *queue, void *d_to, const void *d_from, enum dtype type,
-                   size_t rows, size_t columns);
 
 void cpu_embed(struct kernels_queue *queue, float *d_x, const uint32_t *d_ids, const void *d_table,
                enum dtype type, float factor, size_t n, size_t d);

@@ -281,7 +281,6 @@ static const struct kernels cpu_kernels = {
     .gemm_pack = cpu_gemm_pack,
     .gemm = cpu_gemm,
     .cast = cpu_cast,
-    .transpose = cpu_transpose,
     .embed = cpu_embed,
     .rms_norm = cpu_rms_norm,
     .post_norm = cpu_post_norm,

@@ -1,11 +1,8 @@
-/* elements.c - conversions and transposition.
+/* elements.c - conversions.
  *
- * Limits: memory traffic. cast reads and writes each element once; transpose goes in squares of
- * SQUARE x SQUARE that stay in the L1 cache, so that lines are used whole on both sides.
+ * Limits: memory traffic. cast reads and writes each element once.
  */
 #include "kernels/cpu/cpu.h"
-
-enum { SQUARE = 32 };
 
 /* IEEE half to float: exponent and fraction shifted into place are the value times 2^-112, for
  * subnormals too; infinity and NaN keep an exponent of all ones. */
@@ -54,41 +51,5 @@ void cpu_cast(struct kernels_queue *queue, void *d_to, enum dtype to, const void
         float *out = tile_out(tile, d_to, to, at);
         tile_from_stored(out, element_const(d_from, from, at), from, count);
         tile_done(out, d_to, to, at, count);
-    }
-}
-
-static void transpose_square(uint32_t *to, const uint32_t *from, size_t rows, size_t columns,
-                             size_t row_count, size_t column_count)
-{
-    for (size_t c = 0; c < column_count; c++)
-        for (size_t r = 0; r < row_count; r++)
-            to[c * rows + r] = from[r * columns + c];
-}
-
-static void transpose_square_halves(uint16_t *to, const uint16_t *from, size_t rows, size_t columns,
-                                    size_t row_count, size_t column_count)
-{
-    for (size_t c = 0; c < column_count; c++)
-        for (size_t r = 0; r < row_count; r++)
-            to[c * rows + r] = from[r * columns + c];
-}
-
-void cpu_transpose(struct kernels_queue *queue, void *d_to, const void *d_from, enum dtype type,
-                   size_t rows, size_t columns)
-{
-    size_t down = chunk_count(rows, SQUARE), across = chunk_count(columns, SQUARE);
-#pragma omp parallel for collapse(2) num_threads(device_threads(queue->device, rows *columns))
-    for (size_t j = 0; j < across; j++) {
-        for (size_t i = 0; i < down; i++) {
-            size_t row = i * SQUARE, column = j * SQUARE;
-            size_t row_count = size_min(SQUARE, rows - row);
-            size_t column_count = size_min(SQUARE, columns - column);
-            const void *from = element_const(d_from, type, row * columns + column);
-            void *to = element(d_to, type, column * rows + row);
-            if (type == DTYPE_F32)
-                transpose_square(to, from, rows, columns, row_count, column_count);
-            else
-                transpose_square_halves(to, from, rows, columns, row_count, column_count);
-        }
     }
 }

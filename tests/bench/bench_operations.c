@@ -42,12 +42,6 @@ static void run_cast(struct bench *b, void *argument)
     b->kernels->cast(b->queue, o->d_t[0], DTYPE_BF16, o->d_f[0], DTYPE_F32, ROWS * WIDTH);
 }
 
-static void run_transpose(struct bench *b, void *argument)
-{
-    const struct operands *o = argument;
-    b->kernels->transpose(b->queue, o->d_t[0], o->d_t[1], b->type, ROWS, WIDTH);
-}
-
 static void run_embed(struct bench *b, void *argument)
 {
     const struct operands *o = argument;
@@ -188,7 +182,6 @@ static void bench_memory_bound(struct bench *b, struct operands *o)
         double bytes;
     } operations[] = {
         {"cast to bf16", "2048 x 4608", run_cast, 6.0 * ROWS * WIDTH},
-        {"transpose", "2048 x 4608", run_transpose, 2 * t * ROWS * WIDTH},
         {"embed", "1024 x 2304", run_embed, (4 + t) * TOKENS * D},
         {"rms_norm", "1024 x 2304", run_rms_norm, (4 + t) * TOKENS * D},
         {"post_norm", "1024 x 2304", run_post_norm, (12 + t) * TOKENS * D},

@@ -1,4 +1,4 @@
-/* Memory, conversions and transposition: all of them exact, so every value is compared bit by bit.
+/* Memory and conversions: all of them exact, so every value is compared bit by bit.
  * The conversions have references of their own here, in f64 arithmetic instead of bits.
  */
 #include "tests/parity/parity.h"
@@ -126,28 +126,6 @@ static void casts_stop_at_the_end(struct parity *parity)
     }
 }
 
-static void matrices_are_transposed(struct parity *parity)
-{
-    static const size_t sizes[][2] = {{1, 1},   {1, 97},  {97, 1},  {5, 3},    {32, 32},
-                                      {33, 31}, {64, 65}, {127, 2}, {301, 253}};
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        size_t rows = sizes[i][0], columns = sizes[i][1], n = rows * columns;
-        float *values, *got = parity_host(n, sizeof *got);
-        void *d_from = parity_random(parity, &values, parity->type, n, 1.0f);
-        void *d_to = parity_alloc(parity, n * dtype_size(parity->type));
-        parity->kernels->transpose(parity->queue, d_to, d_from, parity->type, rows, columns);
-        parity_get(parity, got, d_to, parity->type, n);
-        for (size_t r = 0; r < rows; r++)
-            for (size_t c = 0; c < columns; c++)
-                parity_near((double)got[c * rows + r], (double)values[r * columns + c], 0,
-                            "transposed", c * rows + r);
-        free(values);
-        free(got);
-        parity_free(parity, d_from);
-        parity_free(parity, d_to);
-    }
-}
-
 /* Sizes around the pieces that the threads copy, from and to unaligned places; the bytes on both
  * sides stay. */
 static void memory_is_copied_and_cleared(struct parity *parity)
@@ -203,12 +181,6 @@ static void a_cast_writes_n_elements(void **state)
     parity_each_type(casts_stop_at_the_end);
 }
 
-static void transposing_moves_every_element(void **state)
-{
-    (void)state;
-    parity_each_type(matrices_are_transposed);
-}
-
 static void copies_and_clearing_are_exact(void **state)
 {
     (void)state;
@@ -221,7 +193,6 @@ int main(void)
         cmocka_unit_test(every_half_is_converted),
         cmocka_unit_test(f32_rounds_to_bf16_nearest_even),
         cmocka_unit_test(a_cast_writes_n_elements),
-        cmocka_unit_test(transposing_moves_every_element),
         cmocka_unit_test(copies_and_clearing_are_exact),
     };
     log_init("test_kernels_elements", LOG_WARNING);

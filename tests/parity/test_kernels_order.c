@@ -96,7 +96,6 @@ static void run_forward(struct parity *p, struct results *out)
     k->emit_rows(p->queue, d_rows, d_x, d_index, 0.3f, DTYPE_I8, ROWS, row_bytes, 4, 0, WIDTH);
     static const struct kernels_columns whole[] = {{0, WIDTH}};
     k->load_rows(p->queue, output(p, out, N * t), d_rows, DTYPE_I8, whole, 1, ROWS, WIDTH);
-    k->transpose(p->queue, output(p, out, N * t), d_h, p->type, ROWS, WIDTH);
     k->cast(p->queue, output(p, out, N * 2), DTYPE_BF16, d_x, DTYPE_F32, N);
     parity_free(p, d_index);
     parity_free(p, d_positions);
