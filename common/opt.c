@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "json.h"
@@ -353,6 +354,61 @@ static int opt_resolve(struct opt_parser *parser)
     return 0;
 }
 
+/* ---- files that must not be one */
+
+/* Status of a file by name; "-" and NULL are the standard descriptor. False where there is none. */
+static bool opt_stat(const char *path, int standard, struct stat *found)
+{
+    bool is_standard = path == NULL || strcmp(path, "-") == 0;
+    return (is_standard ? fstat(standard, found) : stat(path, found)) == 0 &&
+           S_ISREG(found->st_mode);
+}
+
+static int opt_refuse_one_file(const char *in, const char *out)
+{
+    return log_fail(ERR_USAGE, "'%s' and '%s' are one file; write to another one", in, out);
+}
+
+static int opt_check_against_operands(const struct opt_common *common, const char *output)
+{
+    struct stat in, out;
+    if (!opt_stat(output, STDOUT_FILENO, &out))
+        return 0;
+    for (size_t i = 0; i < common->operand_count || i == 0; i++) {
+        const char *operand = common->operand_count > 0 ? common->operands[i] : "-";
+        if (opt_stat(operand, STDIN_FILENO, &in) && in.st_dev == out.st_dev &&
+            in.st_ino == out.st_ino)
+            return opt_refuse_one_file(strcmp(operand, "-") == 0 ? "standard input" : operand,
+                                       output == NULL ? "standard output" : output);
+    }
+    return 0;
+}
+
+static const char *opt_output(const struct opt_parser *parser, const struct opt *opt)
+{
+    if (opt->type != OPT_TYPE_STRING || (opt->flags & OPT_WRITES) == 0)
+        return NULL;
+    return *(const char *const *)((const char *)parser->values + opt->at);
+}
+
+static int opt_check_outputs(const struct opt_parser *parser)
+{
+    int status = opt_check_against_operands(parser->common, NULL);
+    for (const struct opt *a = parser->tool->options; a->type != OPT_TYPE_END && status == 0; a++) {
+        const char *path = opt_output(parser, a);
+        if (path == NULL)
+            continue;
+        status = opt_check_against_operands(parser->common, path);
+        for (const struct opt *b = parser->tool->options; b < a && status == 0; b++) {
+            const char *other = opt_output(parser, b);
+            if (other != NULL && strcmp(other, path) == 0)
+                status = log_fail(ERR_USAGE, "--%s and --%s are both '%s'; name two files", b->name,
+                                  a->name, path);
+        }
+    }
+    return status;
+}
+
 static void opt_say(const struct opt_common *common)
 {
     log_init(log_program(), common->quiet ? LOG_WARNING : common->verbose ? LOG_VERBOSE : LOG_NOTE);
@@ -376,6 +432,8 @@ int opt_parse(const struct opt_tool *tool, void *values, int argc, char **argv)
         status = opt_parse_file(&parser);
     if (status == 0)
         status = opt_resolve(&parser);
+    if (status == 0 && !parser.common->plan)
+        status = opt_check_outputs(&parser);
     if (status == 0)
         opt_say(parser.common);
     return status;

@@ -18,6 +18,10 @@
  * are separated by commas. An empty variable counts as none. Long names are not abbreviated, so
  * that an option added later breaks no script.
  *
+ * What an option with OPT_WRITES names must be another file than the operands (standard input where
+ * there is none) and than what the other such options name: opening it would empty what is to be
+ * read. Standard output is held to the same.
+ *
  * A program of verbs has a table per verb, named "PROGRAM VERB". In the program's section of a file
  * an object is the section of the verb of that name, and comes before what stands beside it.
  */
@@ -47,7 +51,8 @@ enum opt_type {
 enum {
     OPT_RECIPE = 1,    /* changes what is written: belongs into BEGIN or the checkpoint */
     OPT_NOT_BUILT = 2, /* documented, refused with ERR_USAGE, "not built" */
-    OPT_HIDDEN = 4     /* not in help */
+    OPT_HIDDEN = 4,    /* not in help */
+    OPT_WRITES = 8     /* names a file that is written: never one that is read, nor another's */
 };
 
 struct opt_list {
@@ -110,17 +115,17 @@ struct opt_common {
         OPT_TYPE_CHOICE, name, letter, offsetof(type, member), NULL, 0, 0, choices, fallback, \
             flags, help                                                                       \
     }
-#define OPT_COMMON_METRICS(type, metrics_help)                                                     \
+#define OPT_COMMON_METRICS(type, metrics_flags, metrics_help)                                      \
     OPT_FLAG("verbose", 'v', type, common.verbose, 0, "say more, and print the resolved options"), \
         OPT_FLAG("quiet", 'q', type, common.quiet, 0, "warnings and errors only"),                 \
-        OPT_STRING("metrics", 0, type, common.metrics, "FILE", NULL, 0, metrics_help),             \
+        OPT_STRING("metrics", 0, type, common.metrics, "FILE", NULL, metrics_flags, metrics_help), \
         OPT_COUNT("threads", 0, type, common.threads, "N", 0, 4096, "0", 0,                        \
                   "threads to compute with; 0: all that the process may run on"),                  \
         OPT_STRING("config", 0, type, common.config, "FILE.json", NULL, 0,                         \
                    "defaults from FILE, a section per tool"),                                      \
         OPT_FLAG("plan", 0, type, common.plan, 0,                                                  \
                  "say what memory, disk and rows this would take, and do nothing else")
-#define OPT_COMMON(type) OPT_COMMON_METRICS(type, "write JSON lines of figures to FILE")
+#define OPT_COMMON(type) OPT_COMMON_METRICS(type, OPT_WRITES, "write JSON lines of figures to FILE")
 #define OPT_END                                                   \
     {                                                             \
         OPT_TYPE_END, NULL, 0, 0, NULL, 0, 0, NULL, NULL, 0, NULL \

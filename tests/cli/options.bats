@@ -103,6 +103,32 @@ setup() {
     done
 }
 
+@test "no tool empties a file that it reads, nor writes two things into one file" {
+    local in="$BATS_TEST_TMPDIR/in" link="$BATS_TEST_TMPDIR/link" run="$BATS_TEST_TMPDIR/run" command
+    cp tests/golden/stream/rows-bf16.lz4 "$in"
+    ln -s in "$link"
+    PATH=$(realpath "${BIN:-bin}"):$PATH
+    export in link run
+    for command in "shufbuf \$in -o \$in" "shufbuf -o \$link <\$in" "shufbuf \$in >>\$in" \
+        "shufbuf --metrics \$in \$link" "cctrain --out \$run --metrics \$in \$in" \
+        "ccanalyze dump \$in --npy \$link" "ccanalyze dump --tags \$link <\$in" \
+        "ccanalyze pack --source a:1 \$in -o \$in" "ccanalyze salvage \$in -o \$link" \
+        "tokstream \$in -o \$in" "actgen --model a=X --hook H \$in -o \$link" \
+        "actgen --model a=X --hook H --norm-out \$in \$in"; do
+        echo "$command"
+        run bash -c "$command"
+        [ "$status" -eq 64 ]
+        [[ "$output" == *"are one file"* ]]
+        cmp tests/golden/stream/rows-bf16.lz4 "$in"
+    done
+    run ccanalyze dump "$in" --npy "$in.x" --tags "$in.x"
+    [ "$status" -eq 64 ]
+    [ ! -e "$in.x" ]
+    run --separate-stderr shufbuf "$in" -o - --metrics -
+    [ "$status" -eq 64 ]
+    [[ "$stderr" == *"are both '-'"* ]]
+}
+
 @test "a reader of help that goes away is no failure" {
     local name
     for name in "${tools[@]}"; do

@@ -4,24 +4,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "common/log.h"
-
-int verb_check_output(const struct opt_common *common, const char *output)
-{
-    struct stat in, out;
-    bool standard = output == NULL || strcmp(output, "-") == 0;
-    if ((standard ? fstat(STDOUT_FILENO, &out) : stat(output, &out)) != 0)
-        return 0; /* opening it will tell */
-    for (size_t i = 0; i < common->operand_count; i++)
-        if (stat(common->operands[i], &in) == 0 && S_ISREG(in.st_mode) && in.st_dev == out.st_dev &&
-            in.st_ino == out.st_ino)
-            return log_fail(ERR_USAGE, "'%s' and '%s' are one file; write to another one",
-                            common->operands[i], standard ? "standard output" : output);
-    return 0;
-}
 
 int verb_read(struct crosscoder *cc, const struct opt_common *common, bool rows, bool weights)
 {
@@ -74,15 +58,13 @@ int verb_plan(const struct crosscoder *cc, uint64_t more)
     return verb_print_plan(verb_checkpoint_bytes(cc) + more, NULL);
 }
 
-int verb_run_norms(const void *options, const char *pair, const char *output,
+int verb_run_norms(const void *options, const char *pair,
                    int (*work)(const void *options, const struct norms *norms))
 {
     const struct opt_common *common = options;
     struct crosscoder cc = {0};
     struct norms norms = {0};
-    int status = verb_check_output(common, output);
-    if (status == 0)
-        status = verb_read(&cc, common, false, !common->plan);
+    int status = verb_read(&cc, common, false, !common->plan);
     if (status == 0 && common->plan)
         status = verb_plan(&cc, norms_bytes(&cc));
     else if (status == 0 && (status = norms_compute(&norms, &cc, pair)) == 0)

@@ -32,9 +32,9 @@ extern const struct verb verb_info, verb_verify, verb_salvage, verb_pack, verb_d
 /* ---- parts that verbs share */
 
 /* Of verbs that print a table; `S` has a member `struct table_form form`. */
-#define VERB_TABLE_OPTIONS(S)                                  \
-    OPT_STRING("output", 'o', S, form.output, "FILE", NULL, 0, \
-               "write to FILE, not standard output"),          \
+#define VERB_TABLE_OPTIONS(S)                                           \
+    OPT_STRING("output", 'o', S, form.output, "FILE", NULL, OPT_WRITES, \
+               "write to FILE, not standard output"),                   \
         OPT_FLAG("json", 0, S, form.json, 0, "JSON instead of tab-separated values")
 
 /* Of verbs that compute latents of rows. */
@@ -50,20 +50,16 @@ struct verb_compute {
 
 #define VERB_MOST 9007199254740992.0 /* counts are exact in doubles and in JSON up to 2^53 */
 
-/* ERR_USAGE (logged) where the output (NULL: standard output) is one of the files named: opening it
- * would empty what is to be read. */
-int verb_check_output(const struct opt_common *common, const char *output) MUST_CHECK;
-
 /* Reads the checkpoint that the first operand names, for --plan its shape alone (`weights` false).
  * ERR_USAGE (logged) where there is no operand, where there is more than one and `rows` is false
  * (what follows are files of rows), and for latents of rows where the activation is not ReLU. */
 int verb_read(struct crosscoder *cc, const struct opt_common *common, bool rows,
               bool weights) MUST_CHECK;
 
-/* The run of a verb that needs the weights alone: checks the output, reads the checkpoint, answers
+/* The run of a verb that needs the weights alone: reads the checkpoint, answers
  * --plan, computes the norms with `pair`, and hands them with the options, which begin with struct
  * opt_common, to `work`. */
-int verb_run_norms(const void *options, const char *pair, const char *output,
+int verb_run_norms(const void *options, const char *pair,
                    int (*work)(const void *options, const struct norms *norms)) MUST_CHECK;
 
 /* What a pass over the rows of the other operands, else standard input, needs. */

@@ -26,7 +26,7 @@ static const struct opt clusters_table[] = {
                "the two sources to compare, by name or number; default: both, if there are two"),
     OPT_STRING("dead", 0, S, dead, "FREQ.tsv", NULL, 0,
                "leave out latents that never fire, by a table of ccanalyze freq"),
-    OPT_STRING("svg", 0, S, svg, "FILE", NULL, 0, "draw the histogram of relative norms"),
+    OPT_STRING("svg", 0, S, svg, "FILE", NULL, OPT_WRITES, "draw the histogram of relative norms"),
     VERB_TABLE_OPTIONS(S),
     OPT_COMMON(S),
     OPT_END,
@@ -245,7 +245,7 @@ static int clusters_work(const void *values, const struct norms *norms)
 static int clusters_run(const void *values)
 {
     const struct clusters_options *options = values;
-    return verb_run_norms(options, options->pair, options->form.output, clusters_work);
+    return verb_run_norms(options, options->pair, clusters_work);
 }
 
 const struct verb verb_clusters = {&clusters_tool, sizeof(struct clusters_options), clusters_run};

@@ -13,7 +13,7 @@ struct cosine_options {
 static const struct opt cosine_table[] = {
     OPT_STRING("pair", 0, S, pair, "A,B", NULL, 0,
                "the two sources to compare, by name or number; default: both, if there are two"),
-    OPT_STRING("svg", 0, S, svg, "FILE", NULL, 0, "draw the histogram"),
+    OPT_STRING("svg", 0, S, svg, "FILE", NULL, OPT_WRITES, "draw the histogram"),
     VERB_TABLE_OPTIONS(S),
     OPT_COMMON(S),
     OPT_END,
@@ -87,7 +87,7 @@ static int cosine_work(const void *values, const struct norms *norms)
 static int cosine_run(const void *values)
 {
     const struct cosine_options *options = values;
-    return verb_run_norms(options, options->pair, options->form.output, cosine_work);
+    return verb_run_norms(options, options->pair, cosine_work);
 }
 
 const struct verb verb_cosine = {&cosine_tool, sizeof(struct cosine_options), cosine_run};

@@ -29,9 +29,9 @@ struct dump_options {
 static const struct opt dump_table[] = {
     OPT_STRING("rows", 0, S, rows, "A:B", NULL, 0,
                "rows A to B - 1 alone, counted from 0; A or B may be left out"),
-    OPT_STRING("npy", 0, S, npy, "FILE", NULL, 0,
+    OPT_STRING("npy", 0, S, npy, "FILE", NULL, OPT_WRITES,
                "rows as .npy float32 (N, D); - is standard output"),
-    OPT_STRING("tags", 0, S, tags, "FILE", NULL, 0,
+    OPT_STRING("tags", 0, S, tags, "FILE", NULL, OPT_WRITES,
                "tags as .npy uint64 (N, 3): sequence, position, token"),
     OPT_COMMON(S),
     OPT_END,

@@ -165,9 +165,7 @@ static int eval_run(const void *values)
 {
     const struct eval_options *options = values;
     struct crosscoder cc = {0};
-    int status = verb_check_output(&options->common, options->form.output);
-    if (status == 0)
-        status = verb_read(&cc, &options->common, true, !options->common.plan);
+    int status = verb_read(&cc, &options->common, true, !options->common.plan);
     if (status == 0)
         status = eval_measure(options, &cc);
     crosscoder_free(&cc);

@@ -102,9 +102,7 @@ static int freq_run(const void *values)
 {
     const struct freq_options *options = values;
     struct crosscoder cc = {0};
-    int status = verb_check_output(&options->common, options->form.output);
-    if (status == 0)
-        status = verb_read(&cc, &options->common, true, !options->common.plan);
+    int status = verb_read(&cc, &options->common, true, !options->common.plan);
     if (status == 0)
         status = freq_measure(options, &cc);
     crosscoder_free(&cc);

@@ -125,7 +125,7 @@ static int norms_work(const void *values, const struct norms *norms)
 static int norms_run(const void *values)
 {
     const struct norms_options *options = values;
-    return verb_run_norms(options, options->pair, options->form.output, norms_work);
+    return verb_run_norms(options, options->pair, norms_work);
 }
 
 const struct verb verb_norms = {&norms_tool, sizeof(struct norms_options), norms_run};

@@ -26,7 +26,8 @@ struct report_options {
 
 #define S struct report_options
 static const struct opt report_table[] = {
-    OPT_STRING("output", 'o', S, output, "FILE", NULL, 0, "write to FILE, not standard output"),
+    OPT_STRING("output", 'o', S, output, "FILE", NULL, OPT_WRITES,
+               "write to FILE, not standard output"),
     OPT_STRING("model", 0, S, model, "DIR", NULL, 0,
                "model folder whose tokenizer.json turns ids into text"),
     OPT_STRING("pair", 0, S, pair, "A,B", NULL, 0,
@@ -39,7 +40,7 @@ static const struct opt report_table[] = {
     OPT_COUNT("batch", 0, S, batch, "N", 1, 1e6, "4096", 0,
               "rows over whose mean the explained variance is taken"),
     VERB_COMPUTE_OPTIONS(S),
-    OPT_COMMON_METRICS(S, "the run's metrics; default: metrics.jsonl in the run folder"),
+    OPT_COMMON_METRICS(S, 0, "the run's metrics; default: metrics.jsonl in the run folder"),
     OPT_END,
 };
 #undef S
@@ -193,8 +194,6 @@ static int report_run(const void *values)
     struct crosscoder cc = {0};
     bool plan = options->common.plan;
     int status = plan ? 0 : report_check_output(options->output);
-    if (status == 0)
-        status = verb_check_output(&options->common, options->output);
     if (status == 0)
         status = verb_read(&cc, &options->common, options->common.operand_count > 1, !plan);
     if (status == 0)

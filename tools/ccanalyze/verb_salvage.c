@@ -16,7 +16,8 @@ struct salvage_options {
 
 #define S struct salvage_options
 static const struct opt salvage_table[] = {
-    OPT_STRING("output", 'o', S, output, "OUT", NULL, 0, "where to write; - is standard output"),
+    OPT_STRING("output", 'o', S, output, "OUT", NULL, OPT_WRITES,
+               "where to write; - is standard output"),
     OPT_CHOICE("codec", 0, S, codec, STREAM_CODEC_CHOICES, "auto", 0,
                "compression; auto: lz4 on a regular file, none elsewhere"),
     OPT_COMMON(S),
@@ -70,10 +71,8 @@ static int salvage_run(const void *values)
     if (options->output == NULL && !common->plan)
         return log_fail(ERR_USAGE, "-o OUT says where to write what is whole");
     const char *input = common->operands[0];
-    int status = common->plan ? 0 : verb_check_output(common, options->output);
     struct salvage *salvage = NULL;
-    if (status == 0)
-        status = salvage_open(&salvage, input);
+    int status = salvage_open(&salvage, input);
     if (status != 0)
         return status;
     struct salvage_figures figures = salvage_count(salvage);

@@ -320,9 +320,7 @@ static int top_run(const void *values)
     struct tokenizer *tokenizer = NULL;
     uint64_t *chosen = NULL;
     size_t count = 0;
-    int status = verb_check_output(&options->common, options->form.output);
-    if (status == 0)
-        status = verb_read(&cc, &options->common, true, true);
+    int status = verb_read(&cc, &options->common, true, true);
     if (status == 0)
         status = norms_compute(&norms, &cc, options->pair);
     if (status == 0)
