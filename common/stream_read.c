@@ -62,12 +62,20 @@ struct stream_reader {
 
 /* ---- workers */
 
+static int reader_no_input(const struct io_file *file)
+{
+    return log_fail(ERR_TRUNCATED, "'%s' is empty: the stage before ended without a stream",
+                    file->name);
+}
+
 /* Reads the next frame of all files into the slot. */
 static void reader_scan(struct stream_reader *reader, struct reader_slot *slot)
 {
     for (;;) {
         slot->file = &reader->files[reader->current];
         slot->status = frame_read(&slot->frame, &reader->files[reader->current]);
+        if (slot->status == 0 && slot->file->offset == 0)
+            slot->status = reader_no_input(slot->file);
         if (slot->status != 0 || reader->current + 1 == reader->file_count)
             break;
         reader->current++;
@@ -177,20 +185,23 @@ static int reader_open_files(struct stream_reader *reader, char *const *paths, s
         return mem_fail("files", count, sizeof *reader->files);
     reader->regular = true;
     for (size_t i = 0; i < count; i++) {
-        int status = io_open_input(&reader->files[i], paths[i]);
+        struct io_file *file = &reader->files[i];
+        int status = io_open_input(file, paths[i]);
         if (status != 0)
             return status;
-        reader->files[i].cancel_fd = reader->cancel[0];
+        file->cancel_fd = reader->cancel[0];
         reader->file_count++;
+        if (isatty(file->fd))
+            return log_fail(ERR_USAGE,
+                            "'%s' is a terminal, and streams are binary; name files, or "
+                            "let a pipe bring one",
+                            file->name);
+        /* Known before the first row; of a pipe only once it ends. */
+        if (file->regular && io_size(file) == 0)
+            return reader_no_input(file);
         reader->regular = reader->regular && reader->files[i].regular;
     }
     return 0;
-}
-
-static int reader_no_input(const struct stream_reader *reader)
-{
-    return log_fail(ERR_TRUNCATED, "'%s' is empty: the stage before ended without a stream",
-                    reader->files[0].name);
 }
 
 /* Reads the first BEGIN in the caller's thread: what follows cannot be decoded without it. */
@@ -198,8 +209,6 @@ static int reader_first(struct stream_reader *reader, enum begin_kind kind)
 {
     struct reader_slot *slot = &reader->slots[0];
     reader_scan(reader, slot);
-    if (slot->status == 0)
-        return reader_no_input(reader);
     if (slot->status < 0)
         return slot->status;
     if (slot->frame.kind == FRAME_SKIPPABLE)
@@ -418,7 +427,7 @@ static int reader_enter_part(struct stream_reader *reader, size_t file, int64_t 
         return status;
     reader_scan(reader, slot);
     if (slot->status != 1)
-        return slot->status < 0 ? slot->status : reader_no_input(reader);
+        return slot->status < 0 ? slot->status : reader_no_input(slot->file);
     status = frame_decode(&slot->record, &slot->frame, slot->file->name);
     if (status == 0 && slot->record.header.type != STREAM_BEGIN)
         status = log_fail(ERR_DATA, "'%s': no BEGIN at offset %" PRId64, slot->file->name, at);

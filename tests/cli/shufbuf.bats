@@ -65,6 +65,21 @@ setup() {
     refused 66 "" shufbuf </dev/null
 }
 
+@test "a file without a byte among others is truncated input, before a row is written" {
+    : >"$BATS_TEST_TMPDIR/zero"
+    refused 66 "'$BATS_TEST_TMPDIR/zero' is empty" shufbuf $GOLDEN/rows-bf16.lz4 "$BATS_TEST_TMPDIR/zero"
+    refused 66 "'$BATS_TEST_TMPDIR/zero' is empty" shufbuf "$BATS_TEST_TMPDIR/zero" $GOLDEN/rows-bf16.lz4
+    run bash -c "'${BIN:-bin}/shufbuf' $GOLDEN/rows-bf16.lz4 - >/dev/null </dev/null"
+    [ "$status" -eq 66 ]
+    [[ "$output" == *"'standard input' is empty"* ]]
+}
+
+@test "a terminal is no stream" {
+    run script -qec "'${BIN:-bin}/shufbuf' >/dev/null" /dev/null
+    [ "$status" -eq 64 ]
+    [[ "$output" == *"is a terminal"* ]]
+}
+
 @test "a stream of no rows passes through" {
     run --separate-stderr shufbuf --rows 10 -o "$BATS_TEST_TMPDIR/out" $GOLDEN/empty.ccps
     [ "$status" -eq 0 ]
