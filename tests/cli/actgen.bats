@@ -273,3 +273,19 @@ KEYS
     echo '{"actgen": {"skip_first": 6}}' >"$BATS_TEST_TMPDIR/conf.json"
     refused 64 skip_first base --config "$BATS_TEST_TMPDIR/conf.json" $TOKENS
 }
+
+@test "no file is both read and written" {
+    cp $TOKENS "$BATS_TEST_TMPDIR/tokens"
+    ln -s tokens "$BATS_TEST_TMPDIR/link"
+    for arguments in "-o tokens tokens" "-o link tokens" "-o tokens link" "-o tokens <tokens" "tokens >>tokens"; do
+        run bash -c "cd '$BATS_TEST_TMPDIR' && '$(realpath "$BIN/actgen")' --model base='$PWD/$DEMO/base' \
+            --hook blocks.0.hook_resid_pre $arguments"
+        [ "$status" -eq 64 ]
+        [[ "$output" == *"are one file"* ]]
+        cmp $TOKENS "$BATS_TEST_TMPDIR/tokens"
+    done
+    base -o "$out" $TOKENS
+    cp "$out" "$out.kept"
+    refused 64 "are one file" "$BIN/shufbuf" -o "$out" "$out"
+    cmp "$out" "$out.kept"
+}
