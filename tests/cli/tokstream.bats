@@ -288,6 +288,19 @@ setup() {
     done
 }
 
+@test "a file of a folder or of a mix that is read is not emptied" {
+    mkdir "$BATS_TEST_TMPDIR/dir"
+    cp "$TEN" "$BATS_TEST_TMPDIR/dir/a.txt"
+    for option in -o --metrics; do
+        refused 64 "is one of the files that are read" tokstream "$option" "$BATS_TEST_TMPDIR/dir/a.txt" "$BATS_TEST_TMPDIR/dir"
+        refused 64 "is one of the files that are read" tokstream "$option" "$TEN" --mix 1="$BATS_TEST_TMPDIR/dir" --mix 1="$TEN"
+    done
+    refused 64 "" tokstream -o "$TEN" "$TEN"
+    cmp "$TEN" "$BATS_TEST_TMPDIR/dir/a.txt"
+    [ "$(wc -l <"$TEN")" -eq 10 ]
+    tokstream -o "$BATS_TEST_TMPDIR/dir/new.ccps" "$BATS_TEST_TMPDIR/dir"
+}
+
 @test "a full disk is 74" {
     for format in stream jsonl; do
         run --separate-stderr bash -c "'${BIN:-bin}/tokstream' --format $format '$TEN' >/dev/full"

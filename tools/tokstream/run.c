@@ -47,6 +47,10 @@ static int run_open(struct run *run)
     struct begin begin = {0};
     int status = select_open(&run->select, &setup->select);
     if (status == 0)
+        status = select_check_output(run->select, setup->output);
+    if (status == 0)
+        status = select_check_output(run->select, setup->metrics);
+    if (status == 0)
         status = run_make_begin(run, &begin);
     if (status != 0)
         return status;

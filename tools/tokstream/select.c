@@ -12,6 +12,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "common/log.h"
 #include "common/mem.h"
@@ -223,6 +224,23 @@ uint64_t select_memory(const struct select *select)
         bytes +=
             order_memory(select->mix.parts[i].order) + input_memory(&select->mix.parts[i].input);
     return bytes;
+}
+
+int select_check_output(const struct select *select, const char *path)
+{
+    struct stat written, read;
+    if (path == NULL || strcmp(path, "-") == 0 || stat(path, &written) != 0 ||
+        !S_ISREG(written.st_mode))
+        return 0;
+    for (size_t i = 0; i < select->mix.count; i++) {
+        const struct input *input = &select->mix.parts[i].input;
+        for (size_t k = 0; k < input->source_count; k++)
+            if (fstat(input->sources[k]->bytes.file.fd, &read) == 0 &&
+                read.st_dev == written.st_dev && read.st_ino == written.st_ino)
+                return log_fail(
+                    ERR_USAGE, "'%s' is one of the files that are read: name another output", path);
+    }
+    return 0;
 }
 
 const struct io_file *select_pipe(const struct select *select)

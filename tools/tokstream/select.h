@@ -45,6 +45,10 @@ bool select_length(const struct select *select, uint64_t *length);
 /* Bytes of memory that it may take. */
 uint64_t select_memory(const struct select *select);
 
+/* 0, or ERR_USAGE where `path` (which may be NULL) is one of the files that are read, and opening
+ * it for writing would empty it. */
+int select_check_output(const struct select *select, const char *path) MUST_CHECK;
+
 /* The file that is waited for, where it is a pipe; else NULL. */
 const struct io_file *select_pipe(const struct select *select);
 
