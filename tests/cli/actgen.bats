@@ -10,6 +10,11 @@ setup() {
     out="$BATS_TEST_TMPDIR/out"
 }
 
+# traced CALLS COMMAND...: under strace, where the search for leaks does not work; to $BATS_TEST_TMPDIR/trace.
+traced() {
+    ASAN_OPTIONS="${ASAN_OPTIONS:-}:detect_leaks=0" strace -f -e "trace=$1" -o "$BATS_TEST_TMPDIR/trace" "${@:2}"
+}
+
 actgen() {
     "$BIN/actgen" "$@"
 }
@@ -215,8 +220,7 @@ KEYS
 }
 
 @test "--plan tells memory and rows, reads no weights and writes no stream" {
-    export ASAN_OPTIONS="${ASAN_OPTIONS:-}:detect_leaks=0" # not under strace
-    run --separate-stderr strace -f -e trace=openat,pread64 -o "$BATS_TEST_TMPDIR/trace" "$BIN/actgen" --plan \
+    run --separate-stderr traced openat,pread64 "$BIN/actgen" --plan \
         --model base=$DEMO/base --hook blocks.5.hook_resid_pre $TOKENS
     [ "$status" -eq 0 ]
     [[ "$output" == *$'rows\t510'* ]]
@@ -231,8 +235,7 @@ KEYS
 }
 
 @test "weights above the last hook are neither opened nor read" {
-    export ASAN_OPTIONS="${ASAN_OPTIONS:-}:detect_leaks=0" # not under strace
-    strace -f -e trace=openat -o "$BATS_TEST_TMPDIR/trace" "$BIN/actgen" --model base=$DEMO/base \
+    traced openat "$BIN/actgen" --model base=$DEMO/base \
         --hook blocks.0.hook_resid_pre -o "$out" $TOKENS
     grep -q model-00001-of-00002 "$BATS_TEST_TMPDIR/trace"
     run ! grep -q model-00002-of-00002 "$BATS_TEST_TMPDIR/trace"
