@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <zstd.h>
+#include <zstd_errors.h>
 
 #include "le.h"
 #include "log.h"
@@ -293,6 +294,18 @@ static int frame_wrong(const struct frame *frame, const char *name, const char *
     return log_fail(ERR_DATA, "'%s': record at offset %" PRId64 ": %s", name, frame->offset, what);
 }
 
+/* The codecs take memory of their own, and want of it must not pass for damage: salvage would leave
+ * a good record out. LZ4's numbers of errors are no part of its stable interface, their names are.
+ */
+static int frame_wrong_lz4(const struct frame *frame, const char *name, const char *error)
+{
+    if (strcmp(error, "ERROR_allocation_failed") == 0)
+        return mem_fail("a block of LZ4", frame->stored.size, 1);
+    char what[96];
+    snprintf(what, sizeof what, "the LZ4 frame is damaged (%s)", error);
+    return frame_wrong(frame, name, what);
+}
+
 /* The record's size is in its own header, which must come out of the frame first; so the content is
  * decoded in two steps and never trusted with more room than a record can take. */
 static int frame_decode_lz4(struct frame_buffer *content, const struct frame *frame,
@@ -312,9 +325,7 @@ static int frame_decode_lz4(struct frame_buffer *content, const struct frame *fr
         size_t room = content->capacity - content->size, taken = left;
         hint = LZ4F_decompress(context, content->bytes + content->size, &room, from, &taken, NULL);
         if (LZ4F_isError(hint)) {
-            char what[96];
-            snprintf(what, sizeof what, "the LZ4 frame is damaged (%s)", LZ4F_getErrorName(hint));
-            status = frame_wrong(frame, name, what);
+            status = frame_wrong_lz4(frame, name, LZ4F_getErrorName(hint));
             break;
         }
         content->size += room;
@@ -345,6 +356,8 @@ static int frame_decode_zstd(struct frame_buffer *content, const struct frame *f
         return status;
     size_t got =
         ZSTD_decompress(content->bytes, (size_t)size, frame->stored.bytes, frame->stored.size);
+    if (ZSTD_isError(got) && ZSTD_getErrorCode(got) == ZSTD_error_memory_allocation)
+        return mem_fail("a frame of zstd", frame->stored.size, 1);
     if (ZSTD_isError(got))
         return frame_wrong(frame, name, ZSTD_getErrorName(got));
     content->size = got;

@@ -57,7 +57,7 @@ int frame_measure(const struct io_file *file, int64_t at, int64_t *end,
                   enum frame_kind *kind) MUST_CHECK;
 
 /* Decodes a frame that is not skippable and checks the record's header and payload. ERR_DATA,
- * logged with `name` and the offset unless name is NULL. */
+ * logged with `name` and the offset unless name is NULL; ERR_MEMORY, logged. */
 int frame_decode(struct frame_record *record, const struct frame *frame,
                  const char *name) MUST_CHECK;
 

@@ -273,7 +273,7 @@ stopped_run() {
 }
 
 @test "memory that is not there is 71 at the start, with what is asked and free" {
-    refused 71 "bytes on the device, and" cctrain --out "$run" --latents 1G --batch 32 "$rows"
+    refused 71 "GB of the device's memory, and" cctrain --out "$run" --latents 1G --batch 32 "$rows"
 }
 
 @test "a device that is not there is 76" {

@@ -305,7 +305,7 @@ static int load(struct generate *generate)
     struct need need;
     int status = measure_need(generate, &need);
     if (status == 0)
-        status = mem_require(need.total, "models and passes");
+        status = mem_require(need.total, "running the models (--batch)");
     if (status == 0)
         status = stream_writer_open(&generate->writer, setup->output, setup->codec, setup->threads);
     if (status == 0)

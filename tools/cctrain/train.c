@@ -93,9 +93,10 @@ static int train_check_memory(const struct train *train, const struct step_setup
     if (bytes <= available)
         return 0;
     return log_fail(ERR_MEMORY,
-                    "training %" PRIu64 " latents on rows of %zu values takes %" PRIu64
-                    " bytes on the device, and %" PRIu64 " are free",
-                    step->latents, begin_width(step->begin), bytes, available);
+                    "training %" PRIu64 " latents on rows of %zu values (--latents, --batch) needs "
+                    "%.2f GB of the device's memory, and %.2f GB are free",
+                    step->latents, begin_width(step->begin), (double)bytes / 1e9,
+                    (double)available / 1e9);
 }
 
 static int train_take_host(struct train *train, const struct begin *begin)
