@@ -55,7 +55,7 @@ static int opt_take(struct opt_parser *parser, const struct opt *opt, const char
                     const char *source, const char *from)
 {
     if ((opt->flags & OPT_NOT_BUILT) != 0)
-        return log_fail(ERR_USAGE, "%s: '--%s' is not built", from, opt->name);
+        return log_fail(ERR_USAGE, "%s: this option is not built", from);
     int status = opt_value_set(opt, parser->values, text, from);
     if (status != 0)
         return status;

@@ -124,7 +124,7 @@ struct opt_common {
         OPT_STRING("config", 0, type, common.config, "FILE.json", NULL, 0,                         \
                    "defaults from FILE, a section per tool"),                                      \
         OPT_FLAG("plan", 0, type, common.plan, 0,                                                  \
-                 "say what memory, disk and rows this would take, and do nothing else")
+                 "say what memory and disk (bytes) and rows this would take, and do nothing else")
 #define OPT_COMMON(type) OPT_COMMON_METRICS(type, OPT_WRITES, "write JSON lines of figures to FILE")
 #define OPT_END                                                   \
     {                                                             \

@@ -112,8 +112,8 @@ static int value_refuse(const struct opt *opt, const char *text, const char *fro
     char range[256];
     opt_value_range(opt, range, sizeof range);
     if (opt->type == OPT_TYPE_COUNT)
-        return log_fail(ERR_USAGE, "%s: '%s' is not a count of %s (digits, then k, M or G)", from,
-                        text, range);
+        return log_fail(ERR_USAGE, "%s: '%s' is not a count of %s (digits; k, M or G may follow)",
+                        from, text, range);
     if (opt->type == OPT_TYPE_REAL)
         return log_fail(ERR_USAGE, "%s: '%s' is not a number%s%s", from, text,
                         range[0] == '\0' ? "" : " of ", range);
