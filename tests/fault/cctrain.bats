@@ -224,6 +224,23 @@ traced() {
     [ "$(tail -c 2 "$run/metrics.jsonl")" = "}" ]
 }
 
+@test "a checkpoint that cannot be put in its place counts as failed, and can be tried again" {
+    # step 21 fails, and where the stream ends it is saved once more
+    mkfifo "$BATS_TEST_TMPDIR/fifo"
+    traced -e trace=rename -e inject=rename:error=EIO:when=1 \
+        "$BIN/cctrain" --out "$run" "${RECIPE[@]}" --save-every 21 "$BATS_TEST_TMPDIR/fifo" 2>"$BATS_TEST_TMPDIR/err" 3>&- &
+    pid=$!
+    exec 4>"$BATS_TEST_TMPDIR/fifo"
+    head -c 2500000 "$rows" >&4
+    eventually grep -q "step 21 failed" "$BATS_TEST_TMPDIR/err"
+    ! compgen -G "$run/step-*" >"$BATS_TEST_TMPDIR/found" || return 1
+    exec 4>&-
+    wait "$pid" || status=$?
+    [ "$status" -eq 75 ]
+    [ "$(steps "$run")" = "21 " ]
+    goes_on
+}
+
 @test "a checkpoint that cannot be brought to the disk counts as failed" {
     half
     run --separate-stderr traced -e trace=fsync -e inject=fsync:error=EIO:when=3 \

@@ -242,16 +242,20 @@ static int run_fill(const char *path, run_write_function *write, void *context,
     return status != 0 ? status : checkpoint_seal(path, files, file_count);
 }
 
-/* From step-N.tmp to step-N. What already has that name does not verify, or is the same. */
+/* From step-N.tmp to step-N, which cannot be there: steps behind the present one were removed. */
 static int run_put_in_place(struct run *run, const char *path, const char *final)
 {
-    int status = checkpoint_remove(final);
-    if (status != 0)
-        return status;
     if (rename(path, final) != 0)
         return log_fail_errno("cannot rename '%s'", path);
-    status = checkpoint_sync_folder(run->folder);
+    int status = checkpoint_sync_folder(run->folder);
     return status != 0 ? status : checkpoint_verify(final, false);
+}
+
+/* After a failure: neither folder is there, so that the step can be tried again. */
+static void run_clear_away(const char *path, const char *final)
+{
+    if (checkpoint_remove(path) != 0 || checkpoint_remove(final) != 0)
+        log_warning("something of '%s' is left behind", final);
 }
 
 int run_save(struct run *run, uint64_t step, uint64_t keep, run_write_function *write,
@@ -259,14 +263,15 @@ int run_save(struct run *run, uint64_t step, uint64_t keep, run_write_function *
 {
     char *path = run_path(run, step, ".tmp"), *final = run_path(run, step, "");
     int status = ERR_MEMORY;
-    if (path != NULL && final != NULL)
+    if (path != NULL && final != NULL) {
         status = run_fill(path, write, context, files, file_count);
-    if (status == 0)
-        status = run_put_in_place(run, path, final);
-    else if (path != NULL && checkpoint_remove(path) != 0)
-        log_warning("'%s' is left behind; the next run removes it", path);
-    if (status == 0)
-        status = run_prune(run, step, keep);
+        if (status == 0)
+            status = run_put_in_place(run, path, final);
+        if (status == 0)
+            status = run_prune(run, step, keep);
+        else
+            run_clear_away(path, final);
+    }
     free(path);
     free(final);
     return status;
