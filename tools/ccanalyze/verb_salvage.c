@@ -46,8 +46,11 @@ static const struct opt_tool salvage_tool = {
 static void salvage_tell(const char *input, const char *output, struct salvage_figures figures)
 {
     char lost[64];
-    snprintf(lost, sizeof lost, "%s%" PRIu64 " lost", figures.lost_known ? "" : "at least ",
-             figures.lost);
+    if (figures.lost_known || figures.lost > 0)
+        snprintf(lost, sizeof lost, "%s%" PRIu64 " lost", figures.lost_known ? "" : "at least ",
+                 figures.lost);
+    else
+        snprintf(lost, sizeof lost, "how many are lost is not known");
     log_note("'%s': %" PRIu64 " rows in %" PRIu64 " records saved to '%s', %s", input, figures.rows,
              figures.records, output, lost);
 }

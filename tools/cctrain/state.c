@@ -114,8 +114,9 @@ int state_check_recipe(const struct state *state, const json_t *recipe)
         const json_t *then = json_object_get(state->recipe, key);
         if (then != NULL && json_equal(value, then))
             continue;
-        char *now_text = json_dumps(value, JSON_ENCODE_ANY);
-        char *then_text = then == NULL ? NULL : json_dumps(then, JSON_ENCODE_ANY);
+        const size_t how = JSON_ENCODE_ANY | JSON_REAL_PRECISION(15); /* as a person wrote them */
+        char *now_text = json_dumps(value, how);
+        char *then_text = then == NULL ? NULL : json_dumps(then, how);
         int status = log_fail(ERR_USAGE,
                               "--%s is %s now and was %s when the run began; --resume goes on with "
                               "the same recipe",
