@@ -138,9 +138,9 @@ lint:
 
 # One page per program, and per verb of ccanalyze as git has it: ccanalyze-norms.1.
 man: all
-	@mkdir -p doc/man
+	@rm -rf doc/man && mkdir -p doc/man
 	@set -e; for tool in $(TOOLS); do $(BIN)/$$tool --man > doc/man/$$tool.1; done; \
-	for verb in $$($(BIN)/ccanalyze --help | sed -n 's/^\([a-z]*\): .*/\1/p'); do \
+	for verb in $$($(BIN)/ccanalyze --help | sed -n '/^usage:/d; s/^\([a-z]*\): .*/\1/p'); do \
 	    $(BIN)/ccanalyze $$verb --man > doc/man/ccanalyze-$$verb.1; \
 	done
 

@@ -218,10 +218,30 @@ static void man_print(const struct opt_tool *tool)
 
 /* ---- bash */
 
-static void completion_print(const struct opt_tool *tool)
+/* Of a program of verbs: the first word is one of them, and what follows is that verb's own affair,
+ * which the program is asked for when it is needed. */
+static void completion_print_verbs(const struct opt_tool *tool)
+{
+    printf("_ccpipe_%s() {\n"
+           "    local verb=${COMP_WORDS[1]} verbs='%s'\n"
+           "    COMPREPLY=()\n"
+           "    if [ \"$COMP_CWORD\" -le 1 ]; then\n"
+           "        mapfile -t COMPREPLY < <(compgen -W \"$verbs --help --version\" -- \"$2\")\n"
+           "    elif [[ \" $verbs \" == *\" $verb \"* ]]; then\n"
+           "        declare -F \"_ccpipe_%s_$verb\" >/dev/null ||\n"
+           "            source <(\"$1\" \"$verb\" --completion)\n"
+           "        \"_ccpipe_%s_$verb\" \"$@\"\n"
+           "    fi\n"
+           "}\n",
+           tool->name, tool->verbs, tool->name, tool->name);
+}
+
+static void completion_print_options(const struct opt_tool *tool)
 {
     size_t program = strcspn(tool->name, " ");
-    printf("_ccpipe_%.*s() {\n    COMPREPLY=()\n    case $3 in\n", (int)program, tool->name);
+    const char *verb = tool->name[program] == ' ' ? tool->name + program + 1 : NULL;
+    printf("_ccpipe_%.*s%s%s() {\n    COMPREPLY=()\n    case $3 in\n", (int)program, tool->name,
+           verb == NULL ? "" : "_", verb == NULL ? "" : verb);
     for (const struct opt *opt = tool->options; opt->type != OPT_TYPE_END; opt++) {
         if (!opt_help_shows(opt) || opt->type == OPT_TYPE_FLAG)
             continue;
@@ -239,9 +259,17 @@ static void completion_print(const struct opt_tool *tool)
     for (const struct opt *opt = tool->options; opt->type != OPT_TYPE_END; opt++)
         if (opt_help_shows(opt))
             printf("--%s ", opt->name);
-    printf("--help --version' -- \"$2\") ;;\n    esac\n}\n"
-           "complete -o default -F _ccpipe_%.*s %.*s\n",
-           (int)program, tool->name, (int)program, tool->name);
+    printf("--help --version' -- \"$2\") ;;\n    esac\n}\n");
+}
+
+static void completion_print(const struct opt_tool *tool)
+{
+    if (tool->verbs != NULL)
+        completion_print_verbs(tool);
+    else
+        completion_print_options(tool);
+    if (strchr(tool->name, ' ') == NULL)
+        printf("complete -o default -F _ccpipe_%s %s\n", tool->name, tool->name);
 }
 
 /* ---- which of them */

@@ -40,6 +40,40 @@ setup() {
     done
 }
 
+# completions LINE: what bash offers for its last word.
+completions() {
+    bash -c '
+        source <("$1" --completion)
+        read -ra COMP_WORDS <<<"$2"
+        [[ $2 != *" " ]] || COMP_WORDS+=("")
+        COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+        "_ccpipe_${1##*/}" "$1" "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
+        echo "${COMPREPLY[*]}"' bash "${BIN:-bin}/${1%% *}" "$1"
+}
+
+@test "completion offers options, their words, and verbs with options of their own" {
+    [ "$(completions "tokstream --sh")" = "--shuffle --shard" ]
+    [ "$(completions "shufbuf --codec l")" = lz4 ]
+    [ "$(completions "shufbuf --rows ")" = "" ]
+    [ "$(completions "ccanalyze sal")" = salvage ]
+    [ "$(completions "ccanalyze ver")" = verify ]
+    [ "$(completions "ccanalyze top --min")" = --min-relative-norm ]
+    [ "$(completions "ccanalyze freq run --dtype b")" = bf16 ]
+    [ "$(completions "ccanalyze ce --")" = "" ]
+}
+
+@test "man pages and an installation are made, and run from elsewhere" {
+    local root="$BATS_TEST_TMPDIR/root" page
+    make -s -o all BIN="${BIN:-bin}" DESTDIR="$root" PREFIX=/usr install
+    for page in tokstream ccanalyze ccanalyze-report ccanalyze-salvage; do
+        grep -q "^\.SH NAME" "$root/usr/share/man/man1/$page.1"
+    done
+    [ "$(find "$root/usr/share/man/man1" -name 'ccanalyze-*.1' | wc -l)" -eq $((${#tools[@]} - 4)) ]
+    cd /
+    env -i PATH=/usr/bin "$root/usr/bin/ccanalyze" freq -q "$OLDPWD/tests/golden/analysis/exact/cc.safetensors" \
+        "$OLDPWD/tests/golden/analysis/exact/rows" | grep -q '^index'
+}
+
 @test "help has examples" {
     local name
     for name in "${tools[@]}"; do

@@ -53,11 +53,24 @@ static char *main_list_verbs(void)
     return text;
 }
 
+/* Their words, separated by spaces; the caller frees it. */
+static char *main_join_verbs(void)
+{
+    size_t size = 1;
+    for (size_t i = 0; i < MAIN_COUNT(verbs); i++)
+        size += strlen(verb_word(verbs[i])) + 1;
+    char *text = mem_alloc_zero(size, 1), *end = text;
+    for (size_t i = 0; text != NULL && i < MAIN_COUNT(verbs); i++)
+        end += snprintf(end, size - (size_t)(end - text), "%s%s", i == 0 ? "" : " ",
+                        verb_word(verbs[i]));
+    return text;
+}
+
 /* What the program says of itself; a word that is no verb is refused. */
 static int main_overview(int argc, char **argv)
 {
     struct main_options options = {0};
-    char *details = main_list_verbs();
+    char *details = main_list_verbs(), *words = main_join_verbs();
     struct opt_tool tool = {
         .name = "ccanalyze",
         .section = "ccanalyze",
@@ -68,13 +81,15 @@ static int main_overview(int argc, char **argv)
                     "  ccanalyze norms run\n"
                     "  ccanalyze top run acts.lz4 --model models/chat --min-relative-norm 0.9",
         .options = main_table,
+        .verbs = words,
     };
-    int status = details == NULL ? mem_fail("the verbs", MAIN_COUNT(verbs), 1)
-                                 : opt_parse(&tool, &options, argc, argv);
+    int status = details == NULL || words == NULL ? mem_fail("the verbs", MAIN_COUNT(verbs), 1)
+                                                  : opt_parse(&tool, &options, argc, argv);
     if (status == 0)
         status = log_fail(ERR_USAGE, "which verb? try 'ccanalyze --help'");
     opt_free(&tool, &options);
     free(details);
+    free(words);
     return status;
 }
 
