@@ -10,17 +10,13 @@
  *         OPT_END,
  *     };
  *
- * A value comes from the command line, else from the environment (CCPIPE_OPTION_NAME), else from
- * --config FILE.json (a section per tool, keys are the long names), else from the default, and each
- * is checked the same way. Numbers are strict: decimal digits with an optional suffix k, M or G
- * (powers of 1000) for counts, which are at most 2^63 - 1; strtod's syntax for reals, finite;
- * nothing may follow. A list replaces the list of a source behind it; in the environment its items
- * are separated by commas. An empty variable counts as none. Long names are not abbreviated, so
- * that an option added later breaks no script.
- *
- * What an option with OPT_WRITES names must be another file than the operands (standard input where
- * there is none) and than what the other such options name: opening it would empty what is to be
- * read. Standard output is held to the same.
+ * A value comes from the command line, else from the environment (CCPIPE_SEQ_LEN for --seq-len),
+ * else from --config FILE.json (a section per tool, keys are the long names), else from the
+ * default, and each is checked the same way. Numbers are strict: decimal digits with an optional
+ * suffix k, M or G (powers of 1000) for counts, which are at most 2^63 - 1; strtod's syntax for
+ * reals, finite; nothing may follow. A list replaces the list of a source behind it; in the
+ * environment its items are separated by commas. An empty variable counts as none. Long names are
+ * not abbreviated, so that an option added later breaks no script.
  *
  * A program of verbs has a table per verb, named "PROGRAM VERB". In the program's section of a file
  * an object is the section of the verb of that name, and comes before what stands beside it.
@@ -122,7 +118,8 @@ struct opt_common {
         OPT_COUNT("threads", 0, type, common.threads, "N", 0, 4096, "0", 0,                        \
                   "threads to compute with; 0: all that the process may run on"),                  \
         OPT_STRING("config", 0, type, common.config, "FILE.json", NULL, 0,                         \
-                   "defaults from FILE, a section per tool"),                                      \
+                   "defaults from FILE, a section per tool; the environment (CCPIPE_THREADS for "  \
+                   "--threads) and the command line win"),                                         \
         OPT_FLAG("plan", 0, type, common.plan, 0,                                                  \
                  "say what memory and disk (bytes) and rows this would take, and do nothing else")
 #define OPT_COMMON(type) OPT_COMMON_METRICS(type, OPT_WRITES, "write JSON lines of figures to FILE")
