@@ -18,6 +18,10 @@
  * environment its items are separated by commas. An empty variable counts as none. Long names are
  * not abbreviated, so that an option added later breaks no script.
  *
+ * What an option with OPT_WRITES names must be another file than the operands (standard input where
+ * there is none) and than what the other such options name: opening it would empty what is to be
+ * read. Standard output is held to the same.
+ *
  * A program of verbs has a table per verb, named "PROGRAM VERB". In the program's section of a file
  * an object is the section of the verb of that name, and comes before what stands beside it.
  */

@@ -114,13 +114,11 @@ static int run_remove_unfinished(struct run *run, uint64_t step, bool unfinished
 
 static int run_refuse_step(struct run *run, uint64_t step, bool unfinished, void *context)
 {
-    (void)context;
+    (void)context, (void)step; /* the first met, not the newest: which one is no matter */
     if (unfinished)
         return 0;
-    return log_fail(ERR_USAGE,
-                    "'%s' holds a run (step-%" PRIu64 "); go on with it by --resume, or "
-                    "name another --out",
-                    run->folder, step);
+    return log_fail(ERR_USAGE, "'%s' holds a run; go on with it by --resume, or name another --out",
+                    run->folder);
 }
 
 /* Of the steps behind the one that is resumed from, none verified. */
