@@ -91,9 +91,9 @@ void opt_value_range(const struct opt *opt, char *text, size_t size)
             snprintf(text, size, "%" PRIu64 " to %" PRIu64, min, max);
     } else if (opt->type == OPT_TYPE_REAL) {
         if (opt->max >= 1e300 && opt->min > -1e300)
-            snprintf(text, size, "%g or more", opt->min);
+            snprintf(text, size, "%.9g or more", opt->min);
         else if (opt->max < 1e300)
-            snprintf(text, size, "%g to %g", opt->min, opt->max);
+            snprintf(text, size, "%.9g to %.9g", opt->min, opt->max);
     } else if (opt->type == OPT_TYPE_CHOICE) {
         size_t used = 0;
         for (const char *c = opt->choices; *c != '\0' && used + 3 < size; c++) {

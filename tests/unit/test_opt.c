@@ -13,6 +13,7 @@
 
 #include "common/log.h"
 #include "common/opt.h"
+#include "common/opt_value.h"
 
 struct values {
     struct opt_common common;
@@ -467,6 +468,15 @@ static void the_version_is_printed(void **state)
     free(text);
 }
 
+static void ranges_are_printed_exactly(void **state)
+{
+    (void)state;
+    char range[64];
+    struct opt opt = {.type = OPT_TYPE_REAL, .name = "x", .min = 1e-30, .max = 0.9999999};
+    opt_value_range(&opt, range, sizeof range);
+    assert_string_equal(range, "1e-30 to 0.9999999");
+}
+
 static void completion_knows_the_words(void **state)
 {
     (void)state;
@@ -504,6 +514,7 @@ int main(void)
         cmocka_unit_test(help_names_every_option),
         cmocka_unit_test(the_man_page_names_every_option),
         cmocka_unit_test(the_version_is_printed),
+        cmocka_unit_test(ranges_are_printed_exactly),
         cmocka_unit_test(completion_knows_the_words),
         cmocka_unit_test(threads_follow_the_processors),
     };

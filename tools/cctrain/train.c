@@ -346,7 +346,7 @@ static void train_tell(const struct train *train, int input)
     const struct ledger_figures *figures = &train->figures;
     char reached[128] = "";
     if (!isnan(figures->loss))
-        snprintf(reached, sizeof reached, ": loss %.4g, L0 %.4g, explained variance %.4f",
+        snprintf(reached, sizeof reached, ": loss %.4g, L0 %.4g, explained variance %.4g",
                  figures->loss, figures->l0, figures->explained);
     log_note("step %" PRIu64 " of %" PRIu64 " is in '%s/step-%" PRIu64 "'%s", done, steps,
              train->run.folder, done, reached);
