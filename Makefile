@@ -14,10 +14,11 @@
 #   V=1                     print whole commands
 
 PACKAGES := gcc libc6-dev libdnnl-dev libjansson-dev liblz4-dev libxxhash-dev libzstd-dev libsnappy-dev
-TEST_PACKAGES := libcmocka-dev bats shellcheck lz4 zstd strace procps clang libclang-rt-dev
+TEST_PACKAGES := libcmocka-dev bats shellcheck lz4 zstd strace procps clang libclang-rt-dev g++
 PREFIX ?= /usr/local
 TOOLS := tokstream actgen shufbuf cctrain ccanalyze
 CC := gcc
+CXX := g++
 
 comma := ,
 say = $(if $(V),,@echo '  $(1) $@';)
@@ -84,6 +85,20 @@ $(BIN)/ccpipe-cpu-$(1).so: $(patsubst kernels/cpu/%.c,$(B)/kernels-$(1)/%.o,$(wi
 endef
 $(foreach level,$(CPU_LEVELS),$(eval $(call CPU_RULES,$(level))))
 
+# The CUDA backend on the emulation of tests/emu: the sources that nvcc compiles, by the host's compiler.
+EMU_SOURCES := $(wildcard kernels/cuda/*.cu tests/emu/*.cc)
+EMU_OBJECTS := $(EMU_SOURCES:%=$(B)/emu/%.o)
+EMU_BACKEND := $(B)/emu/ccpipe-cuda.so
+CXXFLAGS ?= $(CFLAGS)
+$(B)/emu/%.o: %
+	@mkdir -p $(@D)
+	$(call say,CXX )$(CXX) -x c++ -std=c++17 -D_POSIX_C_SOURCE=200809L -DCCPIPE_EMU -I. -isystem tests/emu/include \
+		-Wall -Wextra -Wshadow -Wformat=2 -Wconversion -Wno-unknown-pragmas $(if $(WERROR),-Werror) $(CXXFLAGS) \
+		$(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer) -march=x86-64-v2 -fPIC -fvisibility=hidden \
+		$(if $(filter %/device.cu,$<),-include tests/emu/partial.h) -MMD -MP -c $< -o $@
+$(EMU_BACKEND): $(EMU_OBJECTS)
+	$(call say,LINK)$(CXX) $(ALL_LDFLAGS) -shared -Wl,-z,defs -o $@ $^
+
 # A unit test links with every module of every tool (not their main functions); the linker takes
 # what it needs.
 $(B)/tests/%: tests/%.c $(TOOL_LIBRARIES) $(B)/libcommon.a
@@ -120,7 +135,7 @@ fuzzers: $(FUZZERS)
 deps:
 	@tools/install-deps $(PACKAGES) $(TEST_PACKAGES)
 
-test-programs: all $(UNIT_TESTS)
+test-programs: all $(UNIT_TESTS) $(EMU_BACKEND)
 
 test: deps
 	@$(MAKE) --no-print-directory -j2 test-programs fuzzers

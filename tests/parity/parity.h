@@ -1,7 +1,8 @@
 /* parity.h - what the tests of the kernels share: an open device, random inputs, comparisons.
  *
- * The device is the one that the environment names (CCPIPE_CPU_LEVEL, CCPIPE_BACKENDS), so the same
- * programs test every backend; test_kernels_levels runs them again for lower levels.
+ * The device is the one that the environment names (PARITY_DEVICE, "cpu" without it;
+ * CCPIPE_BACKENDS, CCPIPE_CPU_LEVEL), so the same programs test every backend, at smaller sizes
+ * where the device is emulated.
  *
  * Every operation is compared with a plain loop in f64 that stands in the test. Inputs of type BF16
  * are rounded first and the reference takes the rounded values, so that only the operation's own
@@ -44,6 +45,18 @@ static inline double parity_rounding(enum dtype type)
     return type == DTYPE_F32 ? PARITY_U : PARITY_U_BF16;
 }
 
+static inline const char *parity_device_name(void)
+{
+    const char *named = getenv("PARITY_DEVICE");
+    return named != NULL ? named : "cpu";
+}
+
+/* The device is that of tests/emu, which takes a thousand times longer: sizes are cut down. */
+static inline bool parity_is_emulated(const struct parity *parity)
+{
+    return strstr(parity->kernels->description(parity->device), "emulated device") != NULL;
+}
+
 static inline void parity_open(struct parity *parity, unsigned threads, enum dtype type)
 {
     const char *folder = getenv("BIN");
@@ -51,7 +64,8 @@ static inline void parity_open(struct parity *parity, unsigned threads, enum dty
     memset(parity, 0, sizeof *parity);
     parity->type = type;
     parity->state = 49;
-    assert_int_equal(kernels_open(&parity->kernels, &parity->device, "cpu", threads, type), 0);
+    assert_int_equal(
+        kernels_open(&parity->kernels, &parity->device, parity_device_name(), threads, type), 0);
     assert_int_equal(parity->kernels->queue_create(parity->device, &parity->queue), 0);
 }
 

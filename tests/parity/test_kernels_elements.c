@@ -139,6 +139,7 @@ static void memory_is_copied_and_cleared(struct parity *parity)
             from[j] = (uint8_t)(1 + parity_bits(parity) % 255);
         uint8_t *d_first = parity_alloc(parity, all), *d_second = parity_alloc(parity, all);
         k->download(parity->queue, to, d_first, all);
+        assert_int_equal(k->wait(parity->queue), 0);
         for (size_t j = 0; j < all; j++)
             if (to[j] != 0)
                 fail_msg("new memory is not zero at %zu of %zu", j, all);
@@ -146,11 +147,13 @@ static void memory_is_copied_and_cleared(struct parity *parity)
         k->copy(parity->queue, d_second + 1, d_first + 3, n);
         memset(to, 0xee, all);
         k->download(parity->queue, to + 5, d_second + 1, n);
+        assert_int_equal(k->wait(parity->queue), 0);
         assert_memory_equal(to + 5, from + 1, n);
         assert_true(to[4] == 0xee && to[5 + n] == 0xee);
         k->upload(parity->queue, d_first, from, all);
         k->clear(parity->queue, d_first + 3, n);
         k->download(parity->queue, to, d_first, all);
+        assert_int_equal(k->wait(parity->queue), 0);
         assert_memory_equal(to, from, 3);
         assert_memory_equal(to + 3 + n, from + 3 + n, all - 3 - n);
         for (size_t j = 0; j < n; j++)

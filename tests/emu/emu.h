@@ -1,0 +1,41 @@
+/* emu.h - what the files of the emulation share.
+ *
+ * The emulation lets the sources of kernels/cuda run where there is no GPU, in the hope to find
+ * there what would fail on one:
+ *
+ *   fibers.cc   runs a kernel: one fiber per thread, one block after the other. Threads and blocks
+ *               run forward, backward or in random order (EMU_ORDER=forward|backward|random:SEED),
+ *               each as far as the next barrier, so that a missing one shows as a wrong result
+ * under some order. Threads that wait at different barriers, or for one that has returned, are a
+ * fault. runtime.cc  streams, events, errors. What is launched runs when somebody waits for it, and
+ * streams advance in random order, so that a missing wait for an event shows. memory.cc   device
+ * memory: filled with NaN, between pages that cannot be touched.
+ *
+ * Calls may come from several threads; one lock guards all. It says nothing of speed, nor of what
+ * the hardware does inside of a warp between two collectives.
+ */
+#ifndef CCPIPE_EMU_H
+#define CCPIPE_EMU_H
+
+#include <cuda_runtime.h>
+
+#include <mutex>
+
+/* Held by every call of the runtime. */
+extern std::recursive_mutex emu_lock;
+
+enum emu_direction { EMU_FORWARD, EMU_BACKWARD, EMU_RANDOM };
+/* Of EMU_ORDER; forward without it. */
+enum emu_direction emu_order(void);
+/* A random number below n, of EMU_ORDER's seed. */
+unsigned emu_random(unsigned n);
+
+/* Runs a kernel to its end. cudaSuccess, or cudaErrorLaunchFailure with the fault on stderr. */
+cudaError_t emu_run_kernel(const struct emu_shape &shape, const std::function<void()> &thread);
+
+/* False if [address, address + bytes) is not inside one piece of device memory. */
+bool emu_is_device(const void *address, size_t bytes);
+/* False, with a line on stderr, if somebody wrote around a piece of device memory. */
+bool emu_memory_intact(void);
+
+#endif

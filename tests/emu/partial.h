@@ -1,0 +1,31 @@
+/* partial.h - while operations are still missing: those are NULL in the table of the emulated
+ * backend, and no other is built. */
+#include "kernels/cuda/cuda.h"
+
+#define PARTIAL(name) extern __typeof__(name) name __attribute__((weak));
+PARTIAL(cuda_gemm_create)
+PARTIAL(cuda_gemm_free)
+PARTIAL(cuda_gemm_packed_bytes)
+PARTIAL(cuda_gemm_pack)
+PARTIAL(cuda_gemm)
+PARTIAL(cuda_cast)
+PARTIAL(cuda_embed)
+PARTIAL(cuda_rms_norm)
+PARTIAL(cuda_post_norm)
+PARTIAL(cuda_rope)
+PARTIAL(cuda_attention)
+PARTIAL(cuda_geglu)
+PARTIAL(cuda_row_norms)
+PARTIAL(cuda_emit_rows)
+PARTIAL(cuda_load_rows)
+PARTIAL(cuda_latent_sums)
+PARTIAL(cuda_column_means)
+PARTIAL(cuda_recon)
+PARTIAL(cuda_relu_backward)
+PARTIAL(cuda_column_sums)
+PARTIAL(cuda_decoder_norms)
+PARTIAL(cuda_decoder_norm_grad)
+PARTIAL(cuda_scale)
+PARTIAL(cuda_dot)
+PARTIAL(cuda_clip_factor)
+PARTIAL(cuda_adam)

@@ -1,0 +1,425 @@
+/* runtime.cc - devices, streams, events and errors of the emulation.
+ *
+ * What is put into a stream runs when the host waits: for a stream, an event or the device. Until
+ * then the streams advance one operation at a time, the next stream drawn at random among those
+ * whose first operation need not wait for an event. So an operation that relies on another stream
+ * without an event, or on host memory that has changed since, gives wrong results sooner or later.
+ *
+ * An error of a kernel stays, as on the device: every later call returns it.
+ */
+#include "tests/emu/emu.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <deque>
+#include <vector>
+
+std::recursive_mutex emu_lock;
+typedef std::lock_guard<std::recursive_mutex> emu_guard;
+
+enum { DEVICES = 2, THREADS_MOST = 1024, GRID_YZ_MOST = 65535, SHARED_MOST = 227 << 10 };
+
+struct emu_event {
+    uint64_t recorded, done; /* how often */
+};
+
+struct operation {
+    struct emu_event *waits_for; /* with `number`, or NULL: it may run at once */
+    uint64_t number;
+    std::function<cudaError_t()> body;
+};
+
+struct emu_stream {
+    std::deque<struct operation> operations;
+};
+
+static std::vector<struct emu_stream *> streams;
+static cudaError_t sticky = cudaSuccess;      /* of a kernel: the context is lost */
+static cudaError_t last_launch = cudaSuccess; /* what cudaGetLastError() tells once */
+static uint64_t random_state = 1;
+
+/* ---- order */
+enum emu_direction emu_order(void)
+{
+    static int direction = -1;
+    if (direction >= 0)
+        return (enum emu_direction)direction;
+    const char *named = getenv("EMU_ORDER");
+    if (named == NULL || strcmp(named, "forward") == 0) {
+        direction = EMU_FORWARD;
+    } else if (strcmp(named, "backward") == 0) {
+        direction = EMU_BACKWARD;
+    } else if (strncmp(named, "random:", 7) == 0) {
+        direction = EMU_RANDOM;
+        random_state = strtoull(named + 7, NULL, 10);
+    } else {
+        fprintf(stderr, "emu: EMU_ORDER is '%s', not forward, backward or random:SEED\n", named);
+        abort();
+    }
+    return (enum emu_direction)direction;
+}
+
+unsigned emu_random(unsigned n)
+{
+    (void)emu_order();
+    uint64_t z = random_state += 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return (unsigned)((z ^ (z >> 31)) % n);
+}
+
+/* ---- errors and devices */
+cudaError_t cudaGetLastError(void)
+{
+    emu_guard guard(emu_lock);
+    cudaError_t error = sticky != cudaSuccess ? sticky : last_launch;
+    last_launch = cudaSuccess;
+    return error;
+}
+
+static const struct {
+    cudaError_t error;
+    const char *name, *text;
+} errors[] = {
+    {cudaSuccess, "cudaSuccess", "no error"},
+    {cudaErrorInvalidValue, "cudaErrorInvalidValue", "invalid argument"},
+    {cudaErrorMemoryAllocation, "cudaErrorMemoryAllocation", "out of memory"},
+    {cudaErrorInvalidConfiguration, "cudaErrorInvalidConfiguration",
+     "invalid configuration argument"},
+    {cudaErrorInsufficientDriver, "cudaErrorInsufficientDriver",
+     "CUDA driver version is insufficient for CUDA runtime version"},
+    {cudaErrorNoDevice, "cudaErrorNoDevice", "no CUDA-capable device is detected"},
+    {cudaErrorInvalidDevice, "cudaErrorInvalidDevice", "invalid device ordinal"},
+    {cudaErrorInvalidResourceHandle, "cudaErrorInvalidResourceHandle", "invalid resource handle"},
+    {cudaErrorIllegalAddress, "cudaErrorIllegalAddress",
+     "an illegal memory access was encountered"},
+    {cudaErrorLaunchFailure, "cudaErrorLaunchFailure", "unspecified launch failure"},
+};
+
+const char *cudaGetErrorName(cudaError_t error)
+{
+    for (const auto &entry : errors)
+        if (entry.error == error)
+            return entry.name;
+    return "unrecognized error code";
+}
+
+const char *cudaGetErrorString(cudaError_t error)
+{
+    for (const auto &entry : errors)
+        if (entry.error == error)
+            return entry.text;
+    return "unrecognized error code";
+}
+
+/* EMU_DRIVER is the version of the driver: 0 none, below the runtime's too old. */
+cudaError_t cudaDriverGetVersion(int *version)
+{
+    const char *named = getenv("EMU_DRIVER");
+    *version = named != NULL ? (int)strtol(named, NULL, 10) : 13000;
+    return cudaSuccess;
+}
+
+cudaError_t cudaRuntimeGetVersion(int *version)
+{
+    *version = 13000;
+    return cudaSuccess;
+}
+
+/* EMU_DEVICES is how many there are. */
+cudaError_t cudaGetDeviceCount(int *count)
+{
+    int driver = 0, runtime = 0;
+    *count = 0;
+    (void)cudaDriverGetVersion(&driver);
+    (void)cudaRuntimeGetVersion(&runtime);
+    if (driver < runtime)
+        return cudaErrorInsufficientDriver;
+    const char *named = getenv("EMU_DEVICES");
+    *count = named != NULL ? (int)strtol(named, NULL, 10) : DEVICES;
+    return *count > 0 ? cudaSuccess : cudaErrorNoDevice;
+}
+
+cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int device)
+{
+    int count = 0;
+    cudaError_t error = cudaGetDeviceCount(&count);
+    if (error != cudaSuccess)
+        return error;
+    if (device < 0 || device >= count)
+        return cudaErrorInvalidDevice;
+    size_t free_bytes = 0;
+    memset(properties, 0, sizeof *properties);
+    snprintf(properties->name, sizeof properties->name, "emulated device");
+    const char *capability = getenv("EMU_CAPABILITY"); /* 80, 90, ... */
+    int number = capability != NULL ? (int)strtol(capability, NULL, 10) : 90;
+    properties->major = number / 10;
+    properties->minor = number % 10;
+    properties->multiProcessorCount = 4;
+    properties->sharedMemPerBlockOptin = SHARED_MOST;
+    return cudaMemGetInfo(&free_bytes, &properties->totalGlobalMem);
+}
+
+cudaError_t cudaSetDevice(int device)
+{
+    int count = 0;
+    cudaError_t error = cudaGetDeviceCount(&count);
+    if (error != cudaSuccess)
+        return error;
+    return device >= 0 && device < count ? cudaSuccess : cudaErrorInvalidDevice;
+}
+
+/* ---- running */
+static bool ready(const struct emu_stream *stream)
+{
+    if (stream->operations.empty())
+        return false;
+    const struct operation &first = stream->operations.front();
+    return first.waits_for == NULL || first.waits_for->done >= first.number;
+}
+
+/* One operation of one stream. */
+static void advance(void)
+{
+    std::vector<struct emu_stream *> able;
+    for (struct emu_stream *stream : streams)
+        if (ready(stream))
+            able.push_back(stream);
+    if (able.empty()) {
+        fprintf(stderr, "emu: the streams wait for each other\n");
+        abort();
+    }
+    struct emu_stream *stream = able[emu_random((unsigned)able.size())];
+    struct operation operation = std::move(stream->operations.front());
+    stream->operations.pop_front();
+    if (sticky == cudaSuccess && operation.body)
+        sticky = operation.body();
+}
+
+static void run_while(const std::function<bool()> &wanted)
+{
+    while (wanted())
+        advance();
+    if (sticky == cudaSuccess && !emu_memory_intact())
+        sticky = cudaErrorIllegalAddress;
+}
+
+static bool is_stream(cudaStream_t stream)
+{
+    for (struct emu_stream *known : streams)
+        if (known == stream)
+            return true;
+    return false;
+}
+
+static cudaError_t put(cudaStream_t stream, std::function<cudaError_t()> body)
+{
+    if (!is_stream(stream))
+        return cudaErrorInvalidResourceHandle;
+    if (sticky == cudaSuccess)
+        stream->operations.push_back({NULL, 0, std::move(body)});
+    return sticky;
+}
+
+cudaError_t cudaDeviceSynchronize(void)
+{
+    emu_guard guard(emu_lock);
+    run_while([] {
+        for (struct emu_stream *stream : streams)
+            if (!stream->operations.empty())
+                return true;
+        return false;
+    });
+    return sticky;
+}
+
+/* ---- memory: memory.cc has the pieces; freeing waits for the device, as cudaFree() does */
+cudaError_t emu_allocate(void **memory, size_t bytes);
+cudaError_t emu_release(void *memory);
+
+cudaError_t cudaMalloc(void **memory, size_t bytes)
+{
+    emu_guard guard(emu_lock);
+    return sticky != cudaSuccess ? sticky : emu_allocate(memory, bytes);
+}
+
+cudaError_t cudaFree(void *memory)
+{
+    emu_guard guard(emu_lock);
+    if (memory == NULL)
+        return sticky;
+    (void)cudaDeviceSynchronize();
+    cudaError_t error = emu_release(memory);
+    return sticky != cudaSuccess ? sticky : error;
+}
+
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
+                            cudaStream_t stream)
+{
+    emu_guard guard(emu_lock);
+    if (bytes == 0)
+        return sticky;
+    bool to_device = kind != cudaMemcpyDeviceToHost, from_device = kind != cudaMemcpyHostToDevice;
+    if (emu_is_device(to, bytes) != to_device || emu_is_device(from, bytes) != from_device)
+        return cudaErrorInvalidValue;
+    return put(stream, [=] {
+        memmove(to, from, bytes);
+        return cudaSuccess;
+    });
+}
+
+/* Done on return: what the device does is waited for. */
+cudaError_t cudaMemset(void *to, int value, size_t bytes)
+{
+    emu_guard guard(emu_lock);
+    cudaError_t error = cudaDeviceSynchronize();
+    if (error != cudaSuccess || bytes == 0)
+        return error;
+    if (!emu_is_device(to, bytes))
+        return cudaErrorInvalidValue;
+    memset(to, value, bytes);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream)
+{
+    emu_guard guard(emu_lock);
+    if (bytes == 0)
+        return sticky;
+    if (!emu_is_device(to, bytes))
+        return cudaErrorInvalidValue;
+    return put(stream, [=] {
+        memset(to, value, bytes);
+        return cudaSuccess;
+    });
+}
+
+/* ---- streams and events */
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
+{
+    emu_guard guard(emu_lock);
+    (void)flags;
+    if (sticky != cudaSuccess)
+        return sticky;
+    streams.push_back(*stream = new emu_stream());
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t stream)
+{
+    emu_guard guard(emu_lock);
+    if (!is_stream(stream))
+        return cudaErrorInvalidResourceHandle;
+    run_while([stream] { return !stream->operations.empty(); });
+    return sticky;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream)
+{
+    emu_guard guard(emu_lock);
+    cudaError_t error = cudaStreamSynchronize(stream);
+    if (error == cudaErrorInvalidResourceHandle)
+        return error;
+    for (size_t i = 0; i < streams.size(); i++)
+        if (streams[i] == stream)
+            streams.erase(streams.begin() + (ptrdiff_t)i);
+    delete stream;
+    return error;
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
+{
+    emu_guard guard(emu_lock);
+    (void)flags;
+    if (sticky != cudaSuccess)
+        return sticky;
+    *event = new emu_event();
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
+{
+    emu_guard guard(emu_lock);
+    uint64_t number = ++event->recorded;
+    return put(stream, [event, number] {
+        event->done = number;
+        return cudaSuccess;
+    });
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags)
+{
+    emu_guard guard(emu_lock);
+    (void)flags;
+    if (!is_stream(stream))
+        return cudaErrorInvalidResourceHandle;
+    if (sticky == cudaSuccess)
+        stream->operations.push_back({event, event->recorded, nullptr});
+    return sticky;
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t event)
+{
+    emu_guard guard(emu_lock);
+    uint64_t number = event->recorded;
+    run_while([event, number] { return sticky == cudaSuccess && event->done < number; });
+    return sticky;
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event)
+{
+    emu_guard guard(emu_lock);
+    (void)cudaDeviceSynchronize();
+    delete event;
+    return sticky;
+}
+
+/* ---- launches */
+enum { SHARED_PLAIN = 48 << 10 };
+static std::vector<const void *> with_more_shared; /* kernels that asked for it */
+
+cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute attribute, int value)
+{
+    emu_guard guard(emu_lock);
+    if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || value > SHARED_MOST)
+        return cudaErrorInvalidValue;
+    with_more_shared.push_back(kernel);
+    return cudaSuccess;
+}
+
+static bool may_have(const struct emu_shape &shape)
+{
+    if (shape.shared_bytes <= SHARED_PLAIN)
+        return true;
+    for (const void *kernel : with_more_shared)
+        if (kernel == shape.kernel)
+            return shape.shared_bytes <= SHARED_MOST;
+    return false;
+}
+
+static bool within_limits(const struct emu_shape &shape)
+{
+    const dim3 &grid = shape.grid, &block = shape.block;
+    uint64_t threads = (uint64_t)block.x * block.y * block.z;
+    return threads > 0 && threads <= THREADS_MOST && block.x <= THREADS_MOST &&
+           block.y <= THREADS_MOST && block.z <= 64 && grid.x > 0 && grid.y > 0 && grid.z > 0 &&
+           grid.x <= 0x7fffffffu && grid.y <= GRID_YZ_MOST && grid.z <= GRID_YZ_MOST &&
+           may_have(shape);
+}
+
+void emu_enqueue_kernel(const struct emu_shape &shape, cudaStream_t stream,
+                        std::function<void()> thread)
+{
+    emu_guard guard(emu_lock);
+    if (!within_limits(shape)) {
+        fprintf(stderr, "emu: %s: grid (%u, %u, %u), block (%u, %u, %u), %zu bytes shared\n",
+                shape.name, shape.grid.x, shape.grid.y, shape.grid.z, shape.block.x, shape.block.y,
+                shape.block.z, shape.shared_bytes);
+        last_launch = cudaErrorInvalidConfiguration;
+        return;
+    }
+    cudaError_t error = put(stream, [shape, thread] { return emu_run_kernel(shape, thread); });
+    if (error != cudaSuccess)
+        last_launch = error;
+}
