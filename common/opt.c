@@ -253,8 +253,18 @@ static int opt_take_member(struct opt_parser *parser, const char *path, const ch
     return 0;
 }
 
-/* Members of a section. In that of a program of verbs, objects are the sections of its verbs, and
- * not looked at here. */
+/* That a section is of a verb that there is. */
+static int opt_check_verb(const struct opt_tool *tool, const char *path, const char *key)
+{
+    char word[OPT_MAX_PLACE];
+    snprintf(word, sizeof word, " %s ", key);
+    if (tool->verbs == NULL || strstr(tool->verbs, word) != NULL)
+        return 0;
+    return log_fail(ERR_USAGE, "'%s', %s.%s: there is no such verb", path, tool->section, key);
+}
+
+/* Members of a section. In that of a program of verbs, objects are the sections of its verbs, whose
+ * members are looked at by the verb. */
 static int opt_take_section(struct opt_parser *parser, const char *path, json_t *section,
                             bool has_verbs)
 {
@@ -262,9 +272,8 @@ static int opt_take_section(struct opt_parser *parser, const char *path, json_t 
     json_t *value;
     json_object_foreach(section, key, value)
     {
-        if (has_verbs && json_is_object(value))
-            continue;
-        int status = opt_take_member(parser, path, key, value);
+        int status = has_verbs && json_is_object(value) ? opt_check_verb(parser->tool, path, key)
+                                                        : opt_take_member(parser, path, key, value);
         if (status != 0)
             return status;
     }

@@ -139,7 +139,7 @@ struct opt_tool {
     const char *synopsis; /* "actgen --model NAME=DIR... --hook HOOK... [TOKENS...]" */
     const char *details;  /* paragraphs for help and man page, or NULL */
     const char *examples; /* lines "  command    # what it does" */
-    const char *verbs;    /* of a program of verbs: their words, separated by spaces; else NULL */
+    const char *verbs;    /* of a program of verbs, and each of these: " info verify "; else NULL */
     const struct opt *options;
 };
 

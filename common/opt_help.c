@@ -227,7 +227,7 @@ static void completion_print_verbs(const struct opt_tool *tool)
            "    COMPREPLY=()\n"
            "    if [ \"$COMP_CWORD\" -le 1 ]; then\n"
            "        mapfile -t COMPREPLY < <(compgen -W \"$verbs --help --version\" -- \"$2\")\n"
-           "    elif [[ \" $verbs \" == *\" $verb \"* ]]; then\n"
+           "    elif [[ \"$verbs\" == *\" $verb \"* ]]; then\n"
            "        declare -F \"_ccpipe_%s_$verb\" >/dev/null ||\n"
            "            source <(\"$1\" \"$verb\" --completion)\n"
            "        \"_ccpipe_%s_$verb\" \"$@\"\n"
@@ -264,11 +264,12 @@ static void completion_print_options(const struct opt_tool *tool)
 
 static void completion_print(const struct opt_tool *tool)
 {
-    if (tool->verbs != NULL)
+    bool verb = strchr(tool->name, ' ') != NULL;
+    if (tool->verbs != NULL && !verb)
         completion_print_verbs(tool);
     else
         completion_print_options(tool);
-    if (strchr(tool->name, ' ') == NULL)
+    if (!verb)
         printf("complete -o default -F _ccpipe_%s %s\n", tool->name, tool->name);
 }
 

@@ -135,6 +135,10 @@ completions() {
         [ "$status" -eq 64 ]
         [[ "$stderr" == *"section 'trainer' is of no tool"* ]]
     done
+    echo '{"ccanalyze": {"norm": {"pair": "0,1"}, "norms": {"pair": "0,1"}}}' >"$BATS_TEST_TMPDIR/verb.json"
+    run --separate-stderr tool "ccanalyze info" --config "$BATS_TEST_TMPDIR/verb.json" tests/golden/stream/empty.ccps
+    [ "$status" -eq 64 ]
+    [[ "$stderr" == *"verb.json', ccanalyze.norm: there is no such verb" ]]
 }
 
 @test "no tool empties a file that it reads, nor writes two things into one file" {

@@ -25,6 +25,21 @@ static const char *verb_word(const struct verb *verb)
     return strchr(verb->tool->name, ' ') + 1;
 }
 
+/* Their words, each between spaces; the caller frees it. */
+static char *verb_join_words(void)
+{
+    size_t size = 2;
+    for (size_t i = 0; i < MAIN_COUNT(verbs); i++)
+        size += strlen(verb_word(verbs[i])) + 1;
+    char *text = mem_alloc_zero(size, 1);
+    size_t used = 0;
+    for (size_t i = 0; text != NULL && i < MAIN_COUNT(verbs); i++)
+        used += (size_t)snprintf(text + used, size - used, " %s", verb_word(verbs[i]));
+    if (text != NULL)
+        text[used] = ' ';
+    return text;
+}
+
 /* ---- ccanalyze without a verb: --help, --man, --version */
 
 struct main_options {
@@ -53,24 +68,11 @@ static char *main_list_verbs(void)
     return text;
 }
 
-/* Their words, separated by spaces; the caller frees it. */
-static char *main_join_verbs(void)
-{
-    size_t size = 1;
-    for (size_t i = 0; i < MAIN_COUNT(verbs); i++)
-        size += strlen(verb_word(verbs[i])) + 1;
-    char *text = mem_alloc_zero(size, 1), *end = text;
-    for (size_t i = 0; text != NULL && i < MAIN_COUNT(verbs); i++)
-        end += snprintf(end, size - (size_t)(end - text), "%s%s", i == 0 ? "" : " ",
-                        verb_word(verbs[i]));
-    return text;
-}
-
 /* What the program says of itself; a word that is no verb is refused. */
 static int main_overview(int argc, char **argv)
 {
     struct main_options options = {0};
-    char *details = main_list_verbs(), *words = main_join_verbs();
+    char *details = main_list_verbs(), *words = verb_join_words();
     struct opt_tool tool = {
         .name = "ccanalyze",
         .section = "ccanalyze",
@@ -97,14 +99,21 @@ static int main_overview(int argc, char **argv)
 
 static int main_run_verb(const struct verb *verb, int argc, char **argv)
 {
+    struct opt_tool tool = *verb->tool;
+    char *words = verb_join_words();
     void *options = mem_alloc_zero(1, verb->options_size);
-    if (options == NULL)
-        return mem_fail("options", 1, verb->options_size);
-    int status = opt_parse(verb->tool, options, argc, argv);
+    int status = 0;
+    tool.verbs = words;
+    if (options == NULL || words == NULL)
+        status = mem_fail("options", 1, verb->options_size);
+    if (status == 0)
+        status = opt_parse(&tool, options, argc, argv);
     if (status == 0)
         status = verb->run(options);
-    opt_free(verb->tool, options);
+    if (options != NULL)
+        opt_free(&tool, options);
     free(options);
+    free(words);
     return status;
 }
 
