@@ -146,6 +146,7 @@ setup() {
     done
     refused 64 "one too many" tokstream --mix "1=$TEN" "$TEN"
     refused 64 "--info" tokstream --info --mix "1=$TEN"
+    refused 64 "goes to standard output" tokstream --info "$TEN" -o "$BATS_TEST_TMPDIR/info"
 }
 
 @test "folders are read recursively in the order of the paths" {

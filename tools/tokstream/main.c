@@ -108,6 +108,11 @@ static int check(const struct tokstream_options *options)
                         options->common.operands[0]);
     if (options->mix.count > 0 && options->info)
         return log_fail(ERR_USAGE, "--info describes INPUT, not a --mix");
+    if (options->info && options->output != NULL)
+        return log_fail(ERR_USAGE,
+                        "--info writes no stream to '%s'; what it prints goes to "
+                        "standard output",
+                        options->output);
     if (options->format == EMIT_JSONL && options->codec > STREAM_CODEC_NONE)
         return log_fail(ERR_USAGE, "--codec is for streams; JSON lines are not compressed");
     return 0;
