@@ -122,6 +122,9 @@ setup() {
     [[ "$output" == *$'rows\t5'* ]]
     # A page of facts, one of words, and 5 slots of 64 bytes (32 + 20, rounded up).
     [[ "$output" == *$'memory\t8512'* ]]
+    # Rows of five f32 and tags of 16 bytes, as they are without compression.
+    [[ "$output" == *$'disk\t180'* ]]
+    shufbuf --plan --skip-draws 2 $GOLDEN/rows-f32.ccps | grep -qx $'disk\t108'
 }
 
 @test "an existing output file is replaced" {

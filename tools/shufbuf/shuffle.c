@@ -378,8 +378,11 @@ int shuffle_plan(const struct shuffle_setup *setup)
         struct ring_setup ring = shuffle_ring_setup(&shuffle);
         uint64_t bytes = ring_bytes(&ring, ring.slots);
         printf("slots\t%" PRIu64 "\nmemory\t%" PRIu64 "\n", ring.slots, bytes);
+        uint64_t skip = setup->skip_draws;
+        uint64_t rows = shuffle.total > skip ? shuffle.total - skip : 0;
         if (shuffle.known)
-            printf("rows\t%" PRIu64 "\n", shuffle.total - setup->skip_draws);
+            printf("rows\t%" PRIu64 "\ndisk\t%.0f\n", rows,
+                   (double)rows * (double)(ring.row_bytes + STREAM_TAG_BYTES));
         if (fflush(stdout) != 0)
             status = log_fail_errno("cannot write the plan");
     }
