@@ -72,7 +72,8 @@ static int map_end(struct stream_part *part, const struct io_file *file, int64_t
     return status < 0 ? status : 0;
 }
 
-/* The bytes 0 .. end as one part. */
+/* The bytes 0 .. end as one part. Where a skippable frame lies before the end, it closes a part
+ * behind which another one begins, which is cut: nothing is known of the whole. */
 static int map_walk(struct stream_part *part, const struct io_file *file, int64_t end)
 {
     int64_t at = 0, last = -1;
@@ -85,14 +86,16 @@ static int map_walk(struct stream_part *part, const struct io_file *file, int64_
             break;
         if (status < 0)
             return status;
-        if (kind == FRAME_SKIPPABLE)
+        if (kind == FRAME_SKIPPABLE) {
+            part->joined = next < end;
             break;
+        }
         last = at;
         at = next;
         frames++;
     }
     part->end = at;
-    return frames < 2 ? 0 : map_end(part, file, last, frames - 2);
+    return frames < 2 || part->joined ? 0 : map_end(part, file, last, frames - 2);
 }
 
 static void map_reverse(struct stream_part *parts, size_t count)

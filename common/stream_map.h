@@ -18,7 +18,7 @@ struct stream_part {
     size_t file;        /* which of the files */
     int64_t start, end; /* BEGIN's first byte; behind END's last byte (before the index) */
     bool has_end;       /* the last record is a whole END */
-    bool joined;        /* there is an END, and it counts less: several parts, not told apart */
+    bool joined;        /* several parts, not told apart: END counts less, or more lies behind it */
     uint64_t rows, first_row; /* of END and BEGIN; 0 without END */
     uint64_t not_finite;      /* rows of BEGIN's count that END says were left out */
     struct index index;       /* with entries only where the file had a good one */

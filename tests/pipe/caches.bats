@@ -58,6 +58,19 @@ numbers() {
     lz4 -t "$out"
 }
 
+@test "a whole cache before a cut one is read, and then the input is truncated" {
+    rows 1000 "$in"
+    "$BIN/shufbuf" --rows 1 "$in" -o "$in.unknown"
+    for first in "$in" "$in.unknown"; do
+        { cat "$first"; head -c 2500 "$in"; } >"$in.cat"
+        run bash -c "'$BIN/shufbuf' --rows 1 '$in.cat' >'$out'"
+        [ "$status" -eq 66 ]
+        [[ "$output" == *"ends inside the record"* ]]
+        run "$BIN/ccanalyze" verify "$out"
+        [[ "$output" == *"stopped after row 1000:"* ]]
+    done
+}
+
 @test "a damaged place in the middle costs its record alone, and the rest trains on" {
     rows 200000 "$in"
     printf 'xxxx' | dd of="$in" bs=1 seek=$(($(stat -c %s "$in") / 2)) conv=notrunc status=none
