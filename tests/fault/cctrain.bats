@@ -68,7 +68,7 @@ stops() {
 @test "damaged input: what was good is saved, 65, and the run goes on" {
     cp "$rows" "$BATS_TEST_TMPDIR/bad"
     printf 'damage' | dd of="$BATS_TEST_TMPDIR/bad" bs=1 seek=2500000 conv=notrunc status=none
-    stops 65 "10 20 21 " "--resume" "$BATS_TEST_TMPDIR/bad"
+    stops 65 "10 20 21 " "--resume goes on from there, once its input is sound" "$BATS_TEST_TMPDIR/bad"
     goes_on
 }
 

@@ -35,7 +35,8 @@ static const struct opt_tool salvage_tool = {
         "many "
         "rows there are, an END with their true count and sum, and a new index; also records "
         "behind a damaged place. FILE is only read, and OUT must be another file. What was cut at "
-        "its end remains the same stream, only shorter, and a training run can be resumed on it; "
+        "its end remains the same stream, only shorter, and a training run can be resumed on it as "
+        "far as its rows suffice for --steps; "
         "where rows are missing in between, BEGIN names them and the stream is another one. "
         "How many rows were saved and lost is said on standard error.",
     .examples =

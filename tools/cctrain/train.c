@@ -351,7 +351,8 @@ static void train_tell(const struct train *train, int input)
     log_note("step %" PRIu64 " of %" PRIu64 " is in '%s/step-%" PRIu64 "'%s", done, steps,
              train->run.folder, done, reached);
     if (done < steps)
-        log_note("the same command with --resume goes on from there");
+        log_note("the same command with --resume goes on from there%s",
+                 input == ERR_DATA ? ", once its input is sound" : "");
     else if (input != 0 && input != ERR_INTERRUPTED)
         log_note("what is wrong with the stream lies behind the rows that were trained on");
 }
