@@ -14,7 +14,7 @@
 #   V=1                     print whole commands
 
 PACKAGES := gcc libc6-dev libdnnl-dev libjansson-dev liblz4-dev libxxhash-dev libzstd-dev libsnappy-dev
-TEST_PACKAGES := libcmocka-dev bats shellcheck lz4 zstd strace procps clang libclang-rt-dev g++
+TEST_PACKAGES := libcmocka-dev bats shellcheck lz4 zstd strace procps clang libclang-rt-dev clang-format g++
 PREFIX ?= /usr/local
 TOOLS := tokstream actgen shufbuf cctrain ccanalyze
 CC := gcc

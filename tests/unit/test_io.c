@@ -3,7 +3,7 @@
  * What a signal does is tried in a child, because the handlers stay. Pipes stand in for whatever
  * keeps a reader or writer waiting; nothing here waits for a time, but for the other end.
  */
-#define _XOPEN_SOURCE 700 /* posix_openpt() */
+#define _XOPEN_SOURCE 700 /* terminal.h */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -26,6 +26,7 @@
 #include "common/io.h"
 #include "common/log.h"
 #include "common/sig.h"
+#include "tests/unit/terminal.h"
 
 static char folder[] = "/tmp/test_io.XXXXXX";
 
@@ -112,11 +113,8 @@ static void a_terminal_takes_no_binary_data(void **state)
 {
     (void)state;
     struct io_file file;
-    int master = posix_openpt(O_RDWR | O_NOCTTY);
-    assert_true(master >= 0);
-    assert_int_equal(grantpt(master) | unlockpt(master), 0);
-    const char *terminal = ptsname(master);
-    assert_non_null(terminal);
+    const char *terminal;
+    int master = terminal_open(&terminal);
     assert_int_equal(io_open_output(&file, terminal, true), ERR_USAGE);
     assert_int_equal(io_open_output(&file, terminal, false), 0);
     assert_int_equal(io_close(&file), 0);

@@ -2,7 +2,7 @@
  *
  * A test that expects a line reads until it is there; none sleeps and hopes.
  */
-#define _XOPEN_SOURCE 700 /* posix_openpt() */
+#define _XOPEN_SOURCE 700 /* terminal.h */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -20,6 +20,7 @@
 #include "common/json.h"
 #include "common/log.h"
 #include "common/progress.h"
+#include "tests/unit/terminal.h"
 
 #define SECOND ((int64_t)1000000000)
 
@@ -52,10 +53,9 @@ static void capture_start(struct capture *capture, bool terminal)
     int write_end, ends[2];
     *capture = (struct capture){.kept = dup(STDERR_FILENO)};
     if (terminal) {
-        capture->read_end = posix_openpt(O_RDWR | O_NOCTTY);
-        assert_true(capture->read_end >= 0);
-        assert_int_equal(grantpt(capture->read_end) | unlockpt(capture->read_end), 0);
-        write_end = open(ptsname(capture->read_end), O_RDWR | O_NOCTTY);
+        const char *name;
+        capture->read_end = terminal_open(&name);
+        write_end = open(name, O_RDWR | O_NOCTTY);
     } else {
         assert_int_equal(pipe(ends), 0);
         capture->read_end = ends[0];
