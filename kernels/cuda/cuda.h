@@ -31,8 +31,8 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
-enum { WARP = 32, GRID_Y_MOST = 65535 };
-enum { DYNAMIC_SHARED_PLAIN = 48 << 10 }; /* more has to be asked for, per kernel */
+static constexpr unsigned WARP = 32, GRID_Y_MOST = 65535;
+static constexpr size_t DYNAMIC_SHARED_PLAIN = 48 << 10; /* more has to be asked for, per kernel */
 
 struct kernels_device {
     const struct kernels_host *host;
@@ -59,6 +59,11 @@ int device_fail(const struct kernels_device *device, int code, const char *forma
 int device_check(const struct kernels_device *device, cudaError_t status, const char *what);
 /* The device becomes that of the calling thread. */
 int device_enter(const struct kernels_device *device);
+
+/* Device memory, 256-byte aligned, not initialised; ERR_MEMORY with what was asked and what is
+ * free. Releasing waits for the device, and may be given NULL. */
+int device_allocate(struct kernels_device *device, void **d_memory, size_t bytes);
+void device_release(struct kernels_device *device, void *d_memory);
 
 /* Keeps the first failure of the queue. */
 void queue_fail(struct kernels_queue *queue, int code, const char *format, ...)

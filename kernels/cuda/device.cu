@@ -179,8 +179,7 @@ static uint64_t cuda_memory_free(const struct kernels_device *device)
 
 /* ---- memory */
 
-/* Memory that is not initialised. */
-static int allocate(struct kernels_device *device, void **d_memory, size_t bytes)
+int device_allocate(struct kernels_device *device, void **d_memory, size_t bytes)
 {
     void *memory = NULL;
     int code = device_enter(device);
@@ -202,7 +201,7 @@ static int allocate(struct kernels_device *device, void **d_memory, size_t bytes
 static int cuda_alloc(struct kernels_device *device, void **d_memory, size_t bytes)
 {
     void *memory = NULL;
-    int code = allocate(device, &memory, bytes);
+    int code = device_allocate(device, &memory, bytes);
     if (code < 0)
         return code;
     /* The device is waited for: the memory may next be used by any queue. */
@@ -217,7 +216,7 @@ static int cuda_alloc(struct kernels_device *device, void **d_memory, size_t byt
     return code;
 }
 
-static void cuda_free(struct kernels_device *device, void *d_memory)
+void device_release(struct kernels_device *device, void *d_memory)
 {
     if (d_memory != NULL && device_enter(device) == 0)
         (void)cudaFree(d_memory); /* an earlier failure: its queue has told */
@@ -229,11 +228,11 @@ void *queue_workspace(struct kernels_queue *queue, size_t bytes)
         return NULL;
     if (bytes <= queue->workspace_bytes)
         return queue->workspace;
-    cuda_free(queue->device, queue->workspace);
+    device_release(queue->device, queue->workspace);
     queue->workspace = NULL;
     queue->workspace_bytes = 0;
     size_t rounded = chunk_count(bytes, WORKSPACE_STEP) * WORKSPACE_STEP;
-    queue->error = allocate(queue->device, &queue->workspace, rounded);
+    queue->error = device_allocate(queue->device, &queue->workspace, rounded);
     if (queue->error == 0)
         queue->workspace_bytes = rounded;
     return queue->workspace;
@@ -268,7 +267,7 @@ static void cuda_queue_free(struct kernels_queue *queue)
         (void)cudaStreamSynchronize(queue->stream);
         (void)cudaStreamDestroy(queue->stream);
     }
-    cuda_free(queue->device, queue->workspace);
+    device_release(queue->device, queue->workspace);
     free(queue);
 }
 
@@ -363,7 +362,7 @@ static const struct kernels cuda_kernels = {
     .description = cuda_description,
     .memory_free = cuda_memory_free,
     .alloc = cuda_alloc,
-    .free = cuda_free,
+    .free = device_release,
     .queue_create = cuda_queue_create,
     .queue_free = cuda_queue_free,
     .event_create = cuda_event_create,

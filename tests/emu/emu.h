@@ -33,6 +33,9 @@ unsigned emu_random(unsigned n);
 /* Runs a kernel to its end. cudaSuccess, or cudaErrorLaunchFailure with the fault on stderr. */
 cudaError_t emu_run_kernel(const struct emu_shape &shape, const std::function<void()> &thread);
 
+/* Puts something that the device does into a stream; it runs later. */
+cudaError_t emu_enqueue(cudaStream_t stream, std::function<cudaError_t()> body);
+
 /* False if [address, address + bytes) is not inside one piece of device memory. */
 bool emu_is_device(const void *address, size_t bytes);
 /* False, with a line on stderr, if somebody wrote around a piece of device memory. */

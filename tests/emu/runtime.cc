@@ -213,7 +213,7 @@ static bool is_stream(cudaStream_t stream)
     return false;
 }
 
-static cudaError_t put(cudaStream_t stream, std::function<cudaError_t()> body)
+cudaError_t emu_enqueue(cudaStream_t stream, std::function<cudaError_t()> body)
 {
     if (!is_stream(stream))
         return cudaErrorInvalidResourceHandle;
@@ -263,7 +263,7 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaM
     bool to_device = kind != cudaMemcpyDeviceToHost, from_device = kind != cudaMemcpyHostToDevice;
     if (emu_is_device(to, bytes) != to_device || emu_is_device(from, bytes) != from_device)
         return cudaErrorInvalidValue;
-    return put(stream, [=] {
+    return emu_enqueue(stream, [=] {
         memmove(to, from, bytes);
         return cudaSuccess;
     });
@@ -289,7 +289,7 @@ cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stre
         return sticky;
     if (!emu_is_device(to, bytes))
         return cudaErrorInvalidValue;
-    return put(stream, [=] {
+    return emu_enqueue(stream, [=] {
         memset(to, value, bytes);
         return cudaSuccess;
     });
@@ -342,7 +342,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
     emu_guard guard(emu_lock);
     uint64_t number = ++event->recorded;
-    return put(stream, [event, number] {
+    return emu_enqueue(stream, [event, number] {
         event->done = number;
         return cudaSuccess;
     });
@@ -419,7 +419,8 @@ void emu_enqueue_kernel(const struct emu_shape &shape, cudaStream_t stream,
         last_launch = cudaErrorInvalidConfiguration;
         return;
     }
-    cudaError_t error = put(stream, [shape, thread] { return emu_run_kernel(shape, thread); });
+    cudaError_t error =
+        emu_enqueue(stream, [shape, thread] { return emu_run_kernel(shape, thread); });
     if (error != cudaSuccess)
         last_launch = error;
 }
