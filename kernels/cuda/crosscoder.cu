@@ -1,0 +1,343 @@
+/* crosscoder.cu - what a training step does beside the products and Adam.
+ *
+ * All of it waits for memory. What each operation must move, t bytes an element of T:
+ *
+ *   load_rows          B D (wire + t)
+ *   latent_sums        B F t             column_sums, column_means: B D t
+ *   relu_backward      3 B F t           (f and dpre read, dpre written)
+ *   recon              B D (4 + 2 t)     (x̂ in f32, x; g written)
+ *   decoder_norms      4 F D
+ *   decoder_norm_grad  12 F D            (W and the gradient read, the gradient written)
+ *
+ * Sums down the columns: a block has 32 columns of ROW_CHUNK rows, a warp reads the 32 neighbours
+ * of one row, and the warps have rows WARPS apart; a second kernel adds the chunks. With 4096 rows
+ * there are 16 chunks, which fills the device even at 4608 columns, and the f64 parts are a
+ * sixteenth of what is read. Sums along a row: one block has the row. Either way the order depends
+ * on the shape alone, and there are no atomics.
+ *
+ * Elements are read one by one and not in vectors: sources begin at any column and rows of odd
+ * widths at any address, and neighbouring lanes fill whole sectors all the same. f64 sums are cheap
+ * where the chip has f64 units (A100, H100); on others they would take longer than memory does.
+ */
+#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/reduce.cuh"
+
+enum {
+    THREADS = 256,
+    WARPS = THREADS / WARP,
+    ROW_CHUNK = 256,    /* rows whose sums are one part */
+    GROUP = 8,          /* rows that a thread reads at a time */
+    MOST_SOURCES = 256, /* of a stream: 2 of the 4 KB that a kernel's arguments may have */
+};
+
+/* A kernel's own copy of the columns, which are host memory. */
+struct column_list {
+    size_t sources;
+    struct kernels_columns at[MOST_SOURCES];
+};
+
+static struct column_list column_list_of(const struct kernels_columns *columns, size_t sources)
+{
+    struct column_list list;
+    assert(sources <= MOST_SOURCES);
+    list.sources = sources;
+    for (size_t s = 0; s < MOST_SOURCES; s++)
+        list.at[s] = s < sources ? columns[s] : kernels_columns{0, 0};
+    return list;
+}
+
+/* ---- rows off the wire */
+
+/* A block has a row: S quanta, then D bytes, at any address. */
+template <class T>
+static __global__ void load_rows_kernel(T *x, const uint8_t *rows, struct column_list columns,
+                                        size_t width)
+{
+    const uint8_t *row = rows + blockIdx.x * (4 * columns.sources + width);
+    const int8_t *values = reinterpret_cast<const int8_t *>(row) + 4 * columns.sources;
+    for (size_t s = 0; s < columns.sources; s++) {
+        float quantum;
+        memcpy(&quantum, row + 4 * s, sizeof quantum);
+        size_t first = columns.at[s].first, end = first + columns.at[s].width;
+        for (size_t c = first + threadIdx.x; c < end; c += THREADS)
+            x[blockIdx.x * width + c] = from_f32<T>(quantum * (float)values[c]);
+    }
+}
+
+void cuda_load_rows(struct kernels_queue *queue, void *d_x, const uint8_t *d_rows, enum dtype type,
+                    const struct kernels_columns *columns, size_t sources, size_t rows,
+                    size_t width)
+{
+    enum dtype to = queue->device->type;
+    if (type != DTYPE_I8) {
+        cuda_cast(queue, d_x, to, d_rows, type, rows * width);
+        return;
+    }
+    struct column_list list = column_list_of(columns, sources);
+    BY_TYPE(to, T,
+            LAUNCH(queue, load_rows_kernel<T>, (unsigned)rows, THREADS, 0, static_cast<T *>(d_x),
+                   d_rows, list, width));
+}
+
+/* ---- sums down the columns */
+
+/* Of one column and one chunk of rows: the sum, and how many of its values are above 0. */
+struct column_part {
+    double sum;
+    uint32_t positive;
+};
+
+/* Sums load(index) over the block's chunk and columns, and hands each value to store(index, value);
+ * parts (chunks, columns). The loads of GROUP rows are under way together. */
+template <class Load, class Store>
+static __device__ __forceinline__ void sum_chunk(struct column_part *parts, size_t rows,
+                                                 size_t columns, Load load, Store store)
+{
+    __shared__ struct column_part of_warp[WARPS][WARP];
+    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    size_t column = (size_t)blockIdx.x * WARP + lane;
+    size_t first = (size_t)blockIdx.y * ROW_CHUNK;
+    size_t end = column < columns ? (rows - first < ROW_CHUNK ? rows : first + ROW_CHUNK) : 0;
+    struct column_part part = {0, 0};
+    for (size_t row = first + warp; row < end; row += WARPS * GROUP) {
+        float values[GROUP];
+        for (size_t i = 0; i < GROUP; i++)
+            values[i] = row + i * WARPS < end ? load((row + i * WARPS) * columns + column) : 0.0f;
+        for (size_t i = 0; i < GROUP && row + i * WARPS < end; i++) {
+            store((row + i * WARPS) * columns + column, values[i]);
+            part.sum += (double)values[i];
+            part.positive += values[i] > 0 ? 1 : 0;
+        }
+    }
+    of_warp[warp][lane] = part;
+    __syncthreads();
+    if (warp > 0 || column >= columns)
+        return;
+    for (unsigned i = 1; i < WARPS; i++) {
+        part.sum += of_warp[i][lane].sum;
+        part.positive += of_warp[i][lane].positive;
+    }
+    parts[blockIdx.y * columns + column] = part;
+}
+
+template <class T>
+static __global__ void column_parts_kernel(struct column_part *parts, const T *x, size_t rows,
+                                           size_t columns)
+{
+    sum_chunk(
+        parts, rows, columns, [=](size_t at) { return to_f32(x[at]); }, [](size_t, float) {});
+}
+
+template <class T>
+static __global__ void relu_backward_kernel(struct column_part *parts, T *dpre, const T *f,
+                                            size_t rows, size_t columns)
+{
+    sum_chunk(
+        parts, rows, columns,
+        [=](size_t at) {
+            float value = to_f32(dpre[at]);
+            return to_f32(f[at]) > 0 ? value : 0.0f;
+        },
+        [=](size_t at, float value) { dpre[at] = from_f32<T>(value); });
+}
+
+/* sums = Σ parts / divisor and the counts, a thread per column; counts may be NULL. */
+static __global__ void column_totals_kernel(float *sums, uint32_t *counts,
+                                            const struct column_part *parts, double divisor,
+                                            size_t chunks, size_t columns)
+{
+    size_t column = (size_t)blockIdx.x * THREADS + threadIdx.x;
+    if (column >= columns)
+        return;
+    struct column_part total = {0, 0};
+    for (size_t chunk = 0; chunk < chunks; chunk++) {
+        total.sum += parts[chunk * columns + column].sum;
+        total.positive += parts[chunk * columns + column].positive;
+    }
+    sums[column] = (float)(total.sum / divisor);
+    if (counts != NULL)
+        counts[column] = total.positive;
+}
+
+/* Parts of (rows, columns) summed by the kernel of `launch`, then added up. */
+template <class Launch>
+static void sum_columns(struct kernels_queue *queue, float *d_sums, uint32_t *d_counts,
+                        double divisor, size_t rows, size_t columns, Launch launch)
+{
+    size_t chunks = chunk_count(rows, ROW_CHUNK), count = chunks * columns;
+    struct column_part *d_parts =
+        static_cast<struct column_part *>(queue_workspace(queue, count * sizeof *d_parts));
+    launch(dim3((unsigned)chunk_count(columns, WARP), (unsigned)chunks), d_parts);
+    LAUNCH(queue, column_totals_kernel, (unsigned)chunk_count(columns, THREADS), THREADS, 0, d_sums,
+           d_counts, d_parts, divisor, chunks, columns);
+}
+
+static void sum_matrix(struct kernels_queue *queue, float *d_sums, uint32_t *d_counts,
+                       const void *d_x, double divisor, size_t rows, size_t columns)
+{
+    sum_columns(queue, d_sums, d_counts, divisor, rows, columns,
+                [=](dim3 grid, struct column_part *d_parts) {
+                    BY_TYPE(queue->device->type, T,
+                            LAUNCH(queue, column_parts_kernel<T>, grid, THREADS, 0, d_parts,
+                                   static_cast<const T *>(d_x), rows, columns));
+                });
+}
+
+void cuda_latent_sums(struct kernels_queue *queue, float *d_sums, uint32_t *d_counts,
+                      const void *d_f, size_t rows, size_t latents)
+{
+    sum_matrix(queue, d_sums, d_counts, d_f, 1, rows, latents);
+}
+
+void cuda_column_sums(struct kernels_queue *queue, float *d_sums, const void *d_g, size_t rows,
+                      size_t width)
+{
+    sum_matrix(queue, d_sums, NULL, d_g, 1, rows, width);
+}
+
+void cuda_column_means(struct kernels_queue *queue, float *d_means, const void *d_x, size_t rows,
+                       size_t width)
+{
+    sum_matrix(queue, d_means, NULL, d_x, (double)rows, rows, width);
+}
+
+void cuda_relu_backward(struct kernels_queue *queue, void *d_dpre, float *d_sums, const void *d_f,
+                        size_t rows, size_t latents)
+{
+    sum_columns(queue, d_sums, NULL, 1, rows, latents, [=](dim3 grid, struct column_part *d_parts) {
+        BY_TYPE(queue->device->type, T,
+                LAUNCH(queue, relu_backward_kernel<T>, grid, THREADS, 0, d_parts,
+                       static_cast<T *>(d_dpre), static_cast<const T *>(d_f), rows, latents));
+    });
+}
+
+/* ---- the reconstruction */
+
+static __device__ __forceinline__ struct kernels_recon_sums recon_sums_of(double error,
+                                                                          double variance)
+{
+    struct kernels_recon_sums sums = {error, variance, variance > 0 ? 1 - error / variance : 0};
+    return sums;
+}
+
+/* A block has a row; row_sums (B, S + 1), g may be NULL. */
+template <class T>
+static __global__ void recon_kernel(T *__restrict__ g, struct kernels_recon_sums *row_sums,
+                                    const float *__restrict__ xhat, const T *__restrict__ x,
+                                    const float *__restrict__ means, struct column_list columns,
+                                    float factor, size_t width)
+{
+    size_t row = blockIdx.x * width;
+    struct kernels_recon_sums *sums = row_sums + blockIdx.x * (columns.sources + 1);
+    double error_all = 0, variance_all = 0;
+    for (size_t s = 0; s < columns.sources; s++) {
+        size_t first = columns.at[s].first, end = first + columns.at[s].width;
+        double error = 0, variance = 0;
+        for (size_t c = first + threadIdx.x; c < end; c += THREADS) {
+            float value = to_f32(x[row + c]);
+            float e = xhat[row + c] - value, spread = value - means[c];
+            if (g != NULL)
+                g[row + c] = from_f32<T>(factor * e);
+            error += (double)e * (double)e;
+            variance += (double)spread * (double)spread;
+        }
+        error = block_sum(error);
+        variance = block_sum(variance);
+        if (threadIdx.x == 0)
+            sums[s] = recon_sums_of(error, variance);
+        error_all += error;
+        variance_all += variance;
+    }
+    if (threadIdx.x == 0)
+        sums[columns.sources] = recon_sums_of(error_all, variance_all);
+}
+
+/* Adds the rows, a block for each of the S + 1 sums. */
+static __global__ void recon_totals_kernel(struct kernels_recon_sums *sums,
+                                           const struct kernels_recon_sums *row_sums, size_t rows)
+{
+    struct kernels_recon_sums total = {0, 0, 0};
+    for (size_t row = threadIdx.x; row < rows; row += THREADS) {
+        const struct kernels_recon_sums *add = &row_sums[row * gridDim.x + blockIdx.x];
+        total.error += add->error;
+        total.variance += add->variance;
+        total.explained += add->explained;
+    }
+    total.error = block_sum(total.error);
+    total.variance = block_sum(total.variance);
+    total.explained = block_sum(total.explained);
+    if (threadIdx.x == 0)
+        sums[blockIdx.x] = total;
+}
+
+void cuda_recon(struct kernels_queue *queue, void *d_g, struct kernels_recon_sums *d_sums,
+                const float *d_xhat, const void *d_x, const float *d_means,
+                const struct kernels_columns *columns, size_t sources, float factor, size_t rows,
+                size_t width)
+{
+    struct column_list list = column_list_of(columns, sources);
+    size_t count = rows * (sources + 1);
+    struct kernels_recon_sums *d_rows =
+        static_cast<struct kernels_recon_sums *>(queue_workspace(queue, count * sizeof *d_rows));
+    BY_TYPE(queue->device->type, T,
+            LAUNCH(queue, recon_kernel<T>, (unsigned)rows, THREADS, 0, static_cast<T *>(d_g),
+                   d_rows, d_xhat, static_cast<const T *>(d_x), d_means, list, factor, width));
+    LAUNCH(queue, recon_totals_kernel, (unsigned)(sources + 1), THREADS, 0, d_sums, d_rows, rows);
+}
+
+/* ---- decoder norms */
+
+/* A block has a latent; weight may be NULL. */
+static __global__ void decoder_norms_kernel(float *norms, float *weight, const float *w_dec,
+                                            struct column_list columns, size_t width)
+{
+    const float *w = w_dec + blockIdx.x * width;
+    float all = 0;
+    for (size_t s = 0; s < columns.sources; s++) {
+        size_t first = columns.at[s].first, end = first + columns.at[s].width;
+        double squares = 0;
+        for (size_t c = first + threadIdx.x; c < end; c += THREADS)
+            squares += (double)w[c] * (double)w[c];
+        float norm = (float)sqrt(block_sum(squares));
+        if (threadIdx.x == 0)
+            norms[blockIdx.x * columns.sources + s] = norm;
+        all += norm;
+    }
+    if (threadIdx.x == 0 && weight != NULL)
+        weight[blockIdx.x] = all;
+}
+
+void cuda_decoder_norms(struct kernels_queue *queue, float *d_norms, float *d_weight,
+                        const float *d_w_dec, const struct kernels_columns *columns, size_t sources,
+                        size_t latents, size_t width)
+{
+    struct column_list list = column_list_of(columns, sources);
+    LAUNCH(queue, decoder_norms_kernel, (unsigned)latents, THREADS, 0, d_norms, d_weight, d_w_dec,
+           list, width);
+}
+
+/* A block has a latent. */
+static __global__ void decoder_norm_grad_kernel(float *__restrict__ grad,
+                                                const float *__restrict__ w_dec, const float *norms,
+                                                const float *sums, float factor,
+                                                struct column_list columns, size_t width)
+{
+    size_t row = blockIdx.x * width;
+    for (size_t s = 0; s < columns.sources; s++) {
+        size_t first = columns.at[s].first, end = first + columns.at[s].width;
+        float norm = norms[blockIdx.x * columns.sources + s];
+        float by = norm > 0 ? factor * sums[blockIdx.x] / norm : 0.0f;
+        for (size_t c = first + threadIdx.x; c < end; c += THREADS)
+            grad[row + c] += by * w_dec[row + c];
+    }
+}
+
+void cuda_decoder_norm_grad(struct kernels_queue *queue, float *d_grad, const float *d_w_dec,
+                            const float *d_norms, const float *d_sums, float factor,
+                            const struct kernels_columns *columns, size_t sources, size_t latents,
+                            size_t width)
+{
+    struct column_list list = column_list_of(columns, sources);
+    LAUNCH(queue, decoder_norm_grad_kernel, (unsigned)latents, THREADS, 0, d_grad, d_w_dec, d_norms,
+           d_sums, factor, list, width);
+}

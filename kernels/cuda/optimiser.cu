@@ -1,0 +1,127 @@
+/* optimiser.cu - the global gradient norm, the clip and Adam.
+ *
+ * All of it waits for memory. scale moves 8 bytes an element, dot 8 (4 where both sides are one),
+ * adam 28 (reads w, m, v, g, writes w, m, v) and 2 or 4 more for the copy of the weights that the
+ * products read. Adam's square root and division take a quarter of the time that its bytes do on an
+ * H100. The gradient is scaled by the clip as it is read, and the clip is read from device memory:
+ * clipping costs neither a pass nor a wait of the host.
+ *
+ * Threads stride over the elements, neighbours by neighbours. Indices are size_t: an encoder of
+ * 4608 x 2^20 has more than 2^32 elements. dot adds in f64 over chunks of DOT_CHUNK elements by one
+ * block each, then one block adds the chunks: an order that n alone decides.
+ */
+#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/reduce.cuh"
+
+enum { THREADS = 256, DOT_CHUNK = 64 * THREADS };
+
+static __global__ void scale_kernel(float *y, const float *x, float alpha, size_t n)
+{
+    for (size_t i = grid_thread(); i < n; i += grid_threads())
+        y[i] = alpha * x[i];
+}
+
+void cuda_scale(struct kernels_queue *queue, float *d_y, const float *d_x, float alpha, size_t n)
+{
+    LAUNCH(queue, scale_kernel, grid_for(queue, n, THREADS), THREADS, 0, d_y, d_x, alpha, n);
+}
+
+/* parts[chunk] = Σ of a chunk. */
+static __global__ void dot_kernel(double *parts, const float *a, const float *b, size_t n)
+{
+    size_t first = (size_t)blockIdx.x * DOT_CHUNK, last = first + DOT_CHUNK;
+    double sum = 0;
+    for (size_t i = first + threadIdx.x; i < n && i < last; i += THREADS)
+        sum += (double)a[i] * (double)b[i];
+    sum = block_sum(sum);
+    if (threadIdx.x == 0)
+        parts[blockIdx.x] = sum;
+}
+
+/* One block: *total = Σ parts, 0 where there are none. */
+static __global__ void dot_total_kernel(double *total, const double *parts, size_t count)
+{
+    double sum = 0;
+    for (size_t i = threadIdx.x; i < count; i += THREADS)
+        sum += parts[i];
+    sum = block_sum(sum);
+    if (threadIdx.x == 0)
+        *total = sum;
+}
+
+void cuda_dot(struct kernels_queue *queue, double *d_sum, const float *d_a, const float *d_b,
+              size_t n)
+{
+    size_t chunks = chunk_count(n, DOT_CHUNK);
+    double *d_parts = static_cast<double *>(queue_workspace(queue, chunks * sizeof *d_parts));
+    LAUNCH(queue, dot_kernel, (unsigned)chunks, THREADS, 0, d_parts, d_a, d_b, n);
+    LAUNCH(queue, dot_total_kernel, 1, THREADS, 0, d_sum, d_parts, chunks);
+}
+
+/* One thread: there are four parts, and what a launch costs is all that this costs. */
+static __global__ void clip_factor_kernel(float *out, const double *parts, size_t count,
+                                          float max_norm)
+{
+    double sum = 0;
+    for (size_t i = 0; i < count; i++)
+        sum += parts[i];
+    float norm = (float)sqrt(sum);
+    float factor = max_norm > 0 ? max_norm / (norm + 1e-6f) : 1.0f;
+    /* Written so that a NaN stays one. */
+    out[0] = factor > 1.0f ? 1.0f : factor;
+    out[1] = norm;
+}
+
+void cuda_clip_factor(struct kernels_queue *queue, float *d_out, const double *d_parts,
+                      size_t parts, float max_norm)
+{
+    LAUNCH(queue, clip_factor_kernel, 1, 1, 0, d_out, d_parts, parts, max_norm);
+}
+
+/* struct kernels_adam as f32 factors of the update, rounded once from doubles. */
+struct adam_factors {
+    float keep1, take1, keep2, take2; /* beta, 1 - beta */
+    float rate, root, eps;            /* lr / correction1, 1 / sqrt(correction2) */
+};
+
+static struct adam_factors adam_factors_of(const struct kernels_adam *adam)
+{
+    struct adam_factors factors;
+    factors.keep1 = (float)adam->beta1;
+    factors.take1 = (float)(1.0 - adam->beta1);
+    factors.keep2 = (float)adam->beta2;
+    factors.take2 = (float)(1.0 - adam->beta2);
+    factors.rate = (float)(adam->lr / adam->correction1);
+    factors.root = (float)(1.0 / sqrt(adam->correction2));
+    factors.eps = (float)adam->eps;
+    return factors;
+}
+
+/* copy may be NULL. */
+template <class T>
+static __global__ void adam_kernel(float *__restrict__ w, float *__restrict__ m,
+                                   float *__restrict__ v, T *__restrict__ copy,
+                                   const float *__restrict__ gradient, const float *clip,
+                                   struct adam_factors by, size_t n)
+{
+    for (size_t i = grid_thread(); i < n; i += grid_threads()) {
+        float g = gradient[i] * *clip;
+        float mean = by.keep1 * m[i] + by.take1 * g;
+        float square = by.keep2 * v[i] + by.take2 * g * g;
+        float weight = w[i] - by.rate * mean / (sqrtf(square) * by.root + by.eps);
+        m[i] = mean;
+        v[i] = square;
+        w[i] = weight;
+        if (copy != NULL)
+            copy[i] = from_f32<T>(weight);
+    }
+}
+
+void cuda_adam(struct kernels_queue *queue, float *d_w, float *d_m, float *d_v, void *d_copy,
+               const float *d_g, const float *d_clip, const struct kernels_adam *adam, size_t n)
+{
+    struct adam_factors by = adam_factors_of(adam);
+    BY_TYPE(queue->device->type, T,
+            LAUNCH(queue, adam_kernel<T>, grid_for(queue, n, THREADS), THREADS, 0, d_w, d_m, d_v,
+                   static_cast<T *>(d_copy), d_g, d_clip, by, n));
+}
