@@ -1,9 +1,9 @@
 /* reduce.cuh - sums and maxima over the threads of a block.
  *
  * Every thread of the block calls, and every thread gets the result, the same to the bit: lanes
- * are paired by a butterfly of shuffles (a + b and b + a are the same number), then the totals of
- * the warps by one more. The order depends on the number of threads alone, so a launcher that
- * always asks for the same number gives the same bytes whatever the grid.
+ * are paired by a butterfly of shuffles (a + b and b + a are the same number), then each thread
+ * adds the totals of the warps one by one. The order depends on the number of threads alone, so a
+ * launcher that always asks for the same number gives the same bytes whatever the grid.
  *
  * Blocks are one-dimensional, of whole warps.
  */
@@ -21,30 +21,29 @@ template <class T, class OP> static __device__ __forceinline__ T warp_reduce(T v
     return value;
 }
 
-/* `neutral` stands for the warps that the block does not have. */
-template <class T, class OP>
-static __device__ __forceinline__ T block_reduce(T value, T neutral, OP op)
+template <class T, class OP> static __device__ __forceinline__ T block_reduce(T value, OP op)
 {
     __shared__ T of_warp[REDUCE_MOST_WARPS];
-    unsigned lane = threadIdx.x % WARP, warps = blockDim.x / WARP;
     value = warp_reduce(value, op);
-    if (lane == 0)
+    if (threadIdx.x % WARP == 0)
         of_warp[threadIdx.x / WARP] = value;
     __syncthreads();
-    value = warp_reduce(lane < warps ? of_warp[lane] : neutral, op);
+    value = of_warp[0];
+    for (unsigned warp = 1; warp < blockDim.x / WARP; warp++)
+        value = op(value, of_warp[warp]);
     __syncthreads(); /* all have read: the next call may write */
     return value;
 }
 
 template <class T> static __device__ __forceinline__ T block_sum(T value)
 {
-    return block_reduce(value, T(0), [](T a, T b) { return a + b; });
+    return block_reduce(value, [](T a, T b) { return a + b; });
 }
 
 /* A NaN loses against a number. */
 static __device__ __forceinline__ float block_max(float value)
 {
-    return block_reduce(value, -INFINITY, [](float a, float b) { return fmaxf(a, b); });
+    return block_reduce(value, [](float a, float b) { return fmaxf(a, b); });
 }
 
 #endif

@@ -13,12 +13,13 @@ static const struct layout {
 } layouts[] = {{one, 1, 37}, {three, 3, 1031}, {swapped, 2, 128}};
 enum { LAYOUTS = 3 };
 
-static const size_t row_counts[] = {1, 2, 63, 64, 65, 131};
-enum { ROW_COUNTS = 6 };
+/* On both sides of what the backends take for one part of a sum: 64, 256. */
+static const size_t row_counts[] = {1, 2, 63, 64, 65, 131, 259};
+enum { ROW_COUNTS = sizeof row_counts / sizeof *row_counts };
 
-static const size_t matrix_sizes[][2] = {{1, 1},   {1, 17},  {0, 8},    {131, 1},
-                                         {5, 511}, {3, 513}, {67, 1031}};
-enum { MATRIX_SIZES = 7 };
+static const size_t matrix_sizes[][2] = {{1, 1},   {1, 17},    {0, 8},    {131, 1},  {5, 511},
+                                         {3, 513}, {67, 1031}, {256, 31}, {257, 33}, {600, 3}};
+enum { MATRIX_SIZES = sizeof matrix_sizes / sizeof *matrix_sizes };
 
 static double summed(double sum, double magnitude, size_t n)
 {
