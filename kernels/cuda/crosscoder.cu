@@ -9,40 +9,47 @@
  *   decoder_norms      4 F D
  *   decoder_norm_grad  12 F D            (W and the gradient read, the gradient written)
  *
- * Sums down the columns: a block has 32 columns of ROW_CHUNK rows, a warp reads the 32 neighbours
- * of one row, and the warps have rows WARPS apart; a second kernel adds the chunks. With 4096 rows
- * there are 16 chunks, which fills the device even at 4608 columns, and the f64 parts are a
- * sixteenth of what is read. Sums along a row: one block has the row. Either way the order depends
- * on the shape alone, and there are no atomics.
+ * Sums down the columns: a block has ROW_CHUNK rows of 32 packs, a warp reads the packs of one row,
+ * and the warps have rows WARPS apart; a second kernel adds the chunks. With 4096 rows there are 16
+ * chunks, which fills the device even at 4608 columns, and the parts are a thirtieth of what is
+ * read. Sums along a row: one block has the row. Either way the order depends on the shape alone,
+ * and there are no atomics.
  *
- * Elements are read one by one and not in vectors: sources begin at any column and rows of odd
- * widths at any address, and neighbouring lanes fill whole sectors all the same. f64 sums are cheap
- * where the chip has f64 units (A100, H100); on others they would take longer than memory does.
+ * Packs are used where every source begins and ends at one. Rows of int8 begin at any address and
+ * are a small part of a step: their bytes are read one by one. f64 sums are cheap where the chip
+ * has f64 units (A100, H100); on others they would take longer than memory does.
  */
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/pack.cuh"
 #include "kernels/cuda/reduce.cuh"
 
 enum {
     THREADS = 256,
+    ROW_THREADS = 192, /* for a row: leaves none idle at source widths of 2304 */
     WARPS = THREADS / WARP,
     ROW_CHUNK = 256,    /* rows whose sums are one part */
-    GROUP = 8,          /* rows that a thread reads at a time */
+    GROUP = 4,          /* rows that a thread reads at a time */
     MOST_SOURCES = 256, /* of a stream: 2 of the 4 KB that a kernel's arguments may have */
 };
 
 /* A kernel's own copy of the columns, which are host memory. */
 struct column_list {
     size_t sources;
+    size_t common; /* a number that packs divide iff every source begins and ends at a pack */
     struct kernels_columns at[MOST_SOURCES];
 };
 
-static struct column_list column_list_of(const struct kernels_columns *columns, size_t sources)
+static struct column_list column_list_of(const struct kernels_columns *columns, size_t sources,
+                                         size_t width)
 {
-    struct column_list list;
+    struct column_list list = {};
     assert(sources <= MOST_SOURCES);
     list.sources = sources;
-    for (size_t s = 0; s < MOST_SOURCES; s++)
-        list.at[s] = s < sources ? columns[s] : kernels_columns{0, 0};
+    list.common = width;
+    for (size_t s = 0; s < sources; s++) {
+        list.at[s] = columns[s];
+        list.common |= columns[s].first | columns[s].width; /* PACK is a power of 2 */
+    }
     return list;
 }
 
@@ -59,7 +66,7 @@ static __global__ void load_rows_kernel(T *x, const uint8_t *rows, struct column
         float quantum;
         memcpy(&quantum, row + 4 * s, sizeof quantum);
         size_t first = columns.at[s].first, end = first + columns.at[s].width;
-        for (size_t c = first + threadIdx.x; c < end; c += THREADS)
+        for (size_t c = first + threadIdx.x; c < end; c += ROW_THREADS)
             x[blockIdx.x * width + c] = from_f32<T>(quantum * (float)values[c]);
     }
 }
@@ -73,10 +80,10 @@ void cuda_load_rows(struct kernels_queue *queue, void *d_x, const uint8_t *d_row
         cuda_cast(queue, d_x, to, d_rows, type, rows * width);
         return;
     }
-    struct column_list list = column_list_of(columns, sources);
+    struct column_list list = column_list_of(columns, sources, width);
     BY_TYPE(to, T,
-            LAUNCH(queue, load_rows_kernel<T>, (unsigned)rows, THREADS, 0, static_cast<T *>(d_x),
-                   d_rows, list, width));
+            LAUNCH(queue, load_rows_kernel<T>, (unsigned)rows, ROW_THREADS, 0,
+                   static_cast<T *>(d_x), d_rows, list, width));
 }
 
 /* ---- sums down the columns */
@@ -87,58 +94,75 @@ struct column_part {
     uint32_t positive;
 };
 
-/* Sums load(index) over the block's chunk and columns, and hands each value to store(index, value);
- * parts (chunks, columns). The loads of GROUP rows are under way together. */
-template <class Load, class Store>
+/* Sums down the block's columns over its chunk of rows; parts (chunks, columns). load(values,
+ * index) gives V neighbours of a row, store(index, values) gets them back. The loads of GROUP rows
+ * are under way together. */
+template <int V, class Load, class Store>
 static __device__ __forceinline__ void sum_chunk(struct column_part *parts, size_t rows,
                                                  size_t columns, Load load, Store store)
 {
-    __shared__ struct column_part of_warp[WARPS][WARP];
+    __shared__ struct column_part of_warp[WARPS][V][WARP];
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    size_t column = (size_t)blockIdx.x * WARP + lane;
+    size_t column = ((size_t)blockIdx.x * WARP + lane) * V;
     size_t first = (size_t)blockIdx.y * ROW_CHUNK;
     size_t end = column < columns ? (rows - first < ROW_CHUNK ? rows : first + ROW_CHUNK) : 0;
-    struct column_part part = {0, 0};
+    struct column_part part[V] = {};
     for (size_t row = first + warp; row < end; row += WARPS * GROUP) {
-        float values[GROUP];
+        float values[GROUP][V];
+#pragma unroll
         for (size_t i = 0; i < GROUP; i++)
-            values[i] = row + i * WARPS < end ? load((row + i * WARPS) * columns + column) : 0.0f;
-        for (size_t i = 0; i < GROUP && row + i * WARPS < end; i++) {
+            if (row + i * WARPS < end)
+                load(values[i], (row + i * WARPS) * columns + column);
+#pragma unroll
+        for (size_t i = 0; i < GROUP; i++) {
+            if (row + i * WARPS >= end)
+                continue;
             store((row + i * WARPS) * columns + column, values[i]);
-            part.sum += (double)values[i];
-            part.positive += values[i] > 0 ? 1 : 0;
+#pragma unroll
+            for (int j = 0; j < V; j++) {
+                part[j].sum += (double)values[i][j];
+                part[j].positive += values[i][j] > 0 ? 1 : 0;
+            }
         }
     }
-    of_warp[warp][lane] = part;
+    for (int j = 0; j < V; j++)
+        of_warp[warp][j][lane] = part[j];
     __syncthreads();
     if (warp > 0 || column >= columns)
         return;
-    for (unsigned i = 1; i < WARPS; i++) {
-        part.sum += of_warp[i][lane].sum;
-        part.positive += of_warp[i][lane].positive;
+    for (int j = 0; j < V; j++) {
+        for (unsigned i = 1; i < WARPS; i++) {
+            part[j].sum += of_warp[i][j][lane].sum;
+            part[j].positive += of_warp[i][j][lane].positive;
+        }
+        parts[blockIdx.y * columns + column + j] = part[j];
     }
-    parts[blockIdx.y * columns + column] = part;
 }
 
-template <class T>
-static __global__ void column_parts_kernel(struct column_part *parts, const T *x, size_t rows,
-                                           size_t columns)
+template <class T, int V>
+static __global__ void column_parts_kernel(struct column_part *parts, const T *__restrict__ x,
+                                           size_t rows, size_t columns)
 {
-    sum_chunk(
-        parts, rows, columns, [=](size_t at) { return to_f32(x[at]); }, [](size_t, float) {});
+    sum_chunk<V>(
+        parts, rows, columns, [=](float(&values)[V], size_t at) { pack_load(values, x + at); },
+        [](size_t, const float(&)[V]) {});
 }
 
-template <class T>
+template <class T, int V>
 static __global__ void relu_backward_kernel(struct column_part *parts, T *dpre, const T *f,
                                             size_t rows, size_t columns)
 {
-    sum_chunk(
+    sum_chunk<V>(
         parts, rows, columns,
-        [=](size_t at) {
-            float value = to_f32(dpre[at]);
-            return to_f32(f[at]) > 0 ? value : 0.0f;
+        [=](float(&values)[V], size_t at) {
+            float latents[V];
+            pack_load(values, dpre + at);
+            pack_load(latents, f + at);
+#pragma unroll
+            for (int j = 0; j < V; j++)
+                values[j] = latents[j] > 0 ? values[j] : 0.0f;
         },
-        [=](size_t at, float value) { dpre[at] = from_f32<T>(value); });
+        [=](size_t at, const float(&values)[V]) { pack_store(dpre + at, values); });
 }
 
 /* sums = Σ parts / divisor and the counts, a thread per column; counts may be NULL. */
@@ -159,56 +183,67 @@ static __global__ void column_totals_kernel(float *sums, uint32_t *counts,
         counts[column] = total.positive;
 }
 
-/* Parts of (rows, columns) summed by the kernel of `launch`, then added up. */
-template <class Launch>
-static void sum_columns(struct kernels_queue *queue, float *d_sums, uint32_t *d_counts,
-                        double divisor, size_t rows, size_t columns, Launch launch)
+static struct column_part *take_parts(struct kernels_queue *queue, size_t rows, size_t columns)
 {
-    size_t chunks = chunk_count(rows, ROW_CHUNK), count = chunks * columns;
-    struct column_part *d_parts =
-        static_cast<struct column_part *>(queue_workspace(queue, count * sizeof *d_parts));
-    launch(dim3((unsigned)chunk_count(columns, WARP), (unsigned)chunks), d_parts);
-    LAUNCH(queue, column_totals_kernel, (unsigned)chunk_count(columns, THREADS), THREADS, 0, d_sums,
-           d_counts, d_parts, divisor, chunks, columns);
+    size_t count = chunk_count(rows, ROW_CHUNK) * columns;
+    return static_cast<struct column_part *>(
+        queue_workspace(queue, count * sizeof(struct column_part)));
 }
 
-static void sum_matrix(struct kernels_queue *queue, float *d_sums, uint32_t *d_counts,
-                       const void *d_x, double divisor, size_t rows, size_t columns)
+static dim3 parts_grid(size_t rows, size_t columns, size_t pack)
 {
-    sum_columns(queue, d_sums, d_counts, divisor, rows, columns,
-                [=](dim3 grid, struct column_part *d_parts) {
-                    BY_TYPE(queue->device->type, T,
-                            LAUNCH(queue, column_parts_kernel<T>, grid, THREADS, 0, d_parts,
-                                   static_cast<const T *>(d_x), rows, columns));
-                });
+    size_t chunks = chunk_count(rows, ROW_CHUNK);
+    assert(chunks <= GRID_Y_MOST);
+    return dim3((unsigned)chunk_count(columns, WARP * pack), (unsigned)chunks);
+}
+
+static void add_parts(struct kernels_queue *queue, float *d_sums, uint32_t *d_counts,
+                      const struct column_part *d_parts, double divisor, size_t rows,
+                      size_t columns)
+{
+    LAUNCH(queue, column_totals_kernel, (unsigned)chunk_count(columns, THREADS), THREADS, 0, d_sums,
+           d_counts, d_parts, divisor, chunk_count(rows, ROW_CHUNK), columns);
+}
+
+static void sum_columns(struct kernels_queue *queue, float *d_sums, uint32_t *d_counts,
+                        const void *d_x, double divisor, size_t rows, size_t columns)
+{
+    struct column_part *d_parts = take_parts(queue, rows, columns);
+    BY_TYPE(queue->device->type, T,
+            BY_PACK(columns, V,
+                    LAUNCH(queue, (column_parts_kernel<T, V>), parts_grid(rows, columns, V),
+                           THREADS, 0, d_parts, static_cast<const T *>(d_x), rows, columns)));
+    add_parts(queue, d_sums, d_counts, d_parts, divisor, rows, columns);
 }
 
 void cuda_latent_sums(struct kernels_queue *queue, float *d_sums, uint32_t *d_counts,
                       const void *d_f, size_t rows, size_t latents)
 {
-    sum_matrix(queue, d_sums, d_counts, d_f, 1, rows, latents);
+    sum_columns(queue, d_sums, d_counts, d_f, 1, rows, latents);
 }
 
 void cuda_column_sums(struct kernels_queue *queue, float *d_sums, const void *d_g, size_t rows,
                       size_t width)
 {
-    sum_matrix(queue, d_sums, NULL, d_g, 1, rows, width);
+    sum_columns(queue, d_sums, NULL, d_g, 1, rows, width);
 }
 
 void cuda_column_means(struct kernels_queue *queue, float *d_means, const void *d_x, size_t rows,
                        size_t width)
 {
-    sum_matrix(queue, d_means, NULL, d_x, (double)rows, rows, width);
+    sum_columns(queue, d_means, NULL, d_x, (double)rows, rows, width);
 }
 
 void cuda_relu_backward(struct kernels_queue *queue, void *d_dpre, float *d_sums, const void *d_f,
                         size_t rows, size_t latents)
 {
-    sum_columns(queue, d_sums, NULL, 1, rows, latents, [=](dim3 grid, struct column_part *d_parts) {
-        BY_TYPE(queue->device->type, T,
-                LAUNCH(queue, relu_backward_kernel<T>, grid, THREADS, 0, d_parts,
-                       static_cast<T *>(d_dpre), static_cast<const T *>(d_f), rows, latents));
-    });
+    struct column_part *d_parts = take_parts(queue, rows, latents);
+    BY_TYPE(queue->device->type, T,
+            BY_PACK(latents, V,
+                    LAUNCH(queue, (relu_backward_kernel<T, V>), parts_grid(rows, latents, V),
+                           THREADS, 0, d_parts, static_cast<T *>(d_dpre),
+                           static_cast<const T *>(d_f), rows, latents)));
+    add_parts(queue, d_sums, NULL, d_parts, 1, rows, latents);
 }
 
 /* ---- the reconstruction */
@@ -221,7 +256,7 @@ static __device__ __forceinline__ struct kernels_recon_sums recon_sums_of(double
 }
 
 /* A block has a row; row_sums (B, S + 1), g may be NULL. */
-template <class T>
+template <class T, int V>
 static __global__ void recon_kernel(T *__restrict__ g, struct kernels_recon_sums *row_sums,
                                     const float *__restrict__ xhat, const T *__restrict__ x,
                                     const float *__restrict__ means, struct column_list columns,
@@ -233,13 +268,21 @@ static __global__ void recon_kernel(T *__restrict__ g, struct kernels_recon_sums
     for (size_t s = 0; s < columns.sources; s++) {
         size_t first = columns.at[s].first, end = first + columns.at[s].width;
         double error = 0, variance = 0;
-        for (size_t c = first + threadIdx.x; c < end; c += THREADS) {
-            float value = to_f32(x[row + c]);
-            float e = xhat[row + c] - value, spread = value - means[c];
+        for (size_t c = first + threadIdx.x * V; c < end; c += ROW_THREADS * V) {
+            float values[V], e[V], mean[V];
+            pack_load(values, x + row + c);
+            pack_load(e, xhat + row + c);
+            pack_load(mean, means + c);
+#pragma unroll
+            for (int j = 0; j < V; j++) {
+                float spread = values[j] - mean[j];
+                e[j] -= values[j];
+                error += (double)e[j] * (double)e[j];
+                variance += (double)spread * (double)spread;
+                e[j] *= factor;
+            }
             if (g != NULL)
-                g[row + c] = from_f32<T>(factor * e);
-            error += (double)e * (double)e;
-            variance += (double)spread * (double)spread;
+                pack_store(g + row + c, e);
         }
         error = block_sum(error);
         variance = block_sum(variance);
@@ -275,19 +318,22 @@ void cuda_recon(struct kernels_queue *queue, void *d_g, struct kernels_recon_sum
                 const struct kernels_columns *columns, size_t sources, float factor, size_t rows,
                 size_t width)
 {
-    struct column_list list = column_list_of(columns, sources);
+    struct column_list list = column_list_of(columns, sources, width);
     size_t count = rows * (sources + 1);
     struct kernels_recon_sums *d_rows =
         static_cast<struct kernels_recon_sums *>(queue_workspace(queue, count * sizeof *d_rows));
     BY_TYPE(queue->device->type, T,
-            LAUNCH(queue, recon_kernel<T>, (unsigned)rows, THREADS, 0, static_cast<T *>(d_g),
-                   d_rows, d_xhat, static_cast<const T *>(d_x), d_means, list, factor, width));
+            BY_PACK(list.common, V,
+                    LAUNCH(queue, (recon_kernel<T, V>), (unsigned)rows, ROW_THREADS, 0,
+                           static_cast<T *>(d_g), d_rows, d_xhat, static_cast<const T *>(d_x),
+                           d_means, list, factor, width)));
     LAUNCH(queue, recon_totals_kernel, (unsigned)(sources + 1), THREADS, 0, d_sums, d_rows, rows);
 }
 
 /* ---- decoder norms */
 
 /* A block has a latent; weight may be NULL. */
+template <int V>
 static __global__ void decoder_norms_kernel(float *norms, float *weight, const float *w_dec,
                                             struct column_list columns, size_t width)
 {
@@ -296,8 +342,13 @@ static __global__ void decoder_norms_kernel(float *norms, float *weight, const f
     for (size_t s = 0; s < columns.sources; s++) {
         size_t first = columns.at[s].first, end = first + columns.at[s].width;
         double squares = 0;
-        for (size_t c = first + threadIdx.x; c < end; c += THREADS)
-            squares += (double)w[c] * (double)w[c];
+        for (size_t c = first + threadIdx.x * V; c < end; c += ROW_THREADS * V) {
+            float values[V];
+            pack_load(values, w + c);
+#pragma unroll
+            for (int j = 0; j < V; j++)
+                squares += (double)values[j] * (double)values[j];
+        }
         float norm = (float)sqrt(block_sum(squares));
         if (threadIdx.x == 0)
             norms[blockIdx.x * columns.sources + s] = norm;
@@ -311,12 +362,14 @@ void cuda_decoder_norms(struct kernels_queue *queue, float *d_norms, float *d_we
                         const float *d_w_dec, const struct kernels_columns *columns, size_t sources,
                         size_t latents, size_t width)
 {
-    struct column_list list = column_list_of(columns, sources);
-    LAUNCH(queue, decoder_norms_kernel, (unsigned)latents, THREADS, 0, d_norms, d_weight, d_w_dec,
-           list, width);
+    struct column_list list = column_list_of(columns, sources, width);
+    BY_PACK(list.common, V,
+            LAUNCH(queue, decoder_norms_kernel<V>, (unsigned)latents, ROW_THREADS, 0, d_norms,
+                   d_weight, d_w_dec, list, width));
 }
 
 /* A block has a latent. */
+template <int V>
 static __global__ void decoder_norm_grad_kernel(float *__restrict__ grad,
                                                 const float *__restrict__ w_dec, const float *norms,
                                                 const float *sums, float factor,
@@ -327,8 +380,15 @@ static __global__ void decoder_norm_grad_kernel(float *__restrict__ grad,
         size_t first = columns.at[s].first, end = first + columns.at[s].width;
         float norm = norms[blockIdx.x * columns.sources + s];
         float by = norm > 0 ? factor * sums[blockIdx.x] / norm : 0.0f;
-        for (size_t c = first + threadIdx.x; c < end; c += THREADS)
-            grad[row + c] += by * w_dec[row + c];
+        for (size_t c = first + threadIdx.x * V; c < end; c += ROW_THREADS * V) {
+            float sum[V], w[V];
+            pack_load(sum, grad + row + c);
+            pack_load(w, w_dec + row + c);
+#pragma unroll
+            for (int j = 0; j < V; j++)
+                sum[j] += by * w[j];
+            pack_store(grad + row + c, sum);
+        }
     }
 }
 
@@ -337,7 +397,8 @@ void cuda_decoder_norm_grad(struct kernels_queue *queue, float *d_grad, const fl
                             const struct kernels_columns *columns, size_t sources, size_t latents,
                             size_t width)
 {
-    struct column_list list = column_list_of(columns, sources);
-    LAUNCH(queue, decoder_norm_grad_kernel, (unsigned)latents, THREADS, 0, d_grad, d_w_dec, d_norms,
-           d_sums, factor, list, width);
+    struct column_list list = column_list_of(columns, sources, width);
+    BY_PACK(list.common, V,
+            LAUNCH(queue, decoder_norm_grad_kernel<V>, (unsigned)latents, ROW_THREADS, 0, d_grad,
+                   d_w_dec, d_norms, d_sums, factor, list, width));
 }

@@ -6,11 +6,13 @@
  * H100. The gradient is scaled by the clip as it is read, and the clip is read from device memory:
  * clipping costs neither a pass nor a wait of the host.
  *
- * Threads stride over the elements, neighbours by neighbours. Indices are size_t: an encoder of
- * 4608 x 2^20 has more than 2^32 elements. dot adds in f64 over chunks of DOT_CHUNK elements by one
- * block each, then one block adds the chunks: an order that n alone decides.
+ * Threads stride over the elements, neighbours by neighbours, in packs where n allows. Indices are
+ * size_t: an encoder of 4608 x 2^20 has more than 2^32 elements. dot adds in f64 over chunks of
+ * DOT_CHUNK elements by one block each, then one block adds the chunks: an order that n alone
+ * decides.
  */
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/pack.cuh"
 #include "kernels/cuda/reduce.cuh"
 
 enum { THREADS = 256, DOT_CHUNK = 64 * THREADS };
@@ -27,12 +29,19 @@ void cuda_scale(struct kernels_queue *queue, float *d_y, const float *d_x, float
 }
 
 /* parts[chunk] = Σ of a chunk. */
+template <int V>
 static __global__ void dot_kernel(double *parts, const float *a, const float *b, size_t n)
 {
     size_t first = (size_t)blockIdx.x * DOT_CHUNK, last = first + DOT_CHUNK;
     double sum = 0;
-    for (size_t i = first + threadIdx.x; i < n && i < last; i += THREADS)
-        sum += (double)a[i] * (double)b[i];
+    for (size_t i = first + threadIdx.x * V; i < n && i < last; i += THREADS * V) {
+        float left[V], right[V];
+        pack_load(left, a + i);
+        pack_load(right, b + i);
+#pragma unroll
+        for (int j = 0; j < V; j++)
+            sum += (double)left[j] * (double)right[j];
+    }
     sum = block_sum(sum);
     if (threadIdx.x == 0)
         parts[blockIdx.x] = sum;
@@ -54,7 +63,7 @@ void cuda_dot(struct kernels_queue *queue, double *d_sum, const float *d_a, cons
 {
     size_t chunks = chunk_count(n, DOT_CHUNK);
     double *d_parts = static_cast<double *>(queue_workspace(queue, chunks * sizeof *d_parts));
-    LAUNCH(queue, dot_kernel, (unsigned)chunks, THREADS, 0, d_parts, d_a, d_b, n);
+    BY_PACK(n, V, LAUNCH(queue, dot_kernel<V>, (unsigned)chunks, THREADS, 0, d_parts, d_a, d_b, n));
     LAUNCH(queue, dot_total_kernel, 1, THREADS, 0, d_sum, d_parts, chunks);
 }
 
@@ -98,22 +107,30 @@ static struct adam_factors adam_factors_of(const struct kernels_adam *adam)
 }
 
 /* copy may be NULL. */
-template <class T>
-static __global__ void adam_kernel(float *__restrict__ w, float *__restrict__ m,
-                                   float *__restrict__ v, T *__restrict__ copy,
-                                   const float *__restrict__ gradient, const float *clip,
+template <class T, int V>
+static __global__ void adam_kernel(float *__restrict__ d_w, float *__restrict__ d_m,
+                                   float *__restrict__ d_v, T *__restrict__ d_copy,
+                                   const float *__restrict__ d_g, const float *clip,
                                    struct adam_factors by, size_t n)
 {
-    for (size_t i = grid_thread(); i < n; i += grid_threads()) {
-        float g = gradient[i] * *clip;
-        float mean = by.keep1 * m[i] + by.take1 * g;
-        float square = by.keep2 * v[i] + by.take2 * g * g;
-        float weight = w[i] - by.rate * mean / (sqrtf(square) * by.root + by.eps);
-        m[i] = mean;
-        v[i] = square;
-        w[i] = weight;
-        if (copy != NULL)
-            copy[i] = from_f32<T>(weight);
+    for (size_t i = grid_thread() * V; i < n; i += grid_threads() * V) {
+        float w[V], m[V], v[V], g[V];
+        pack_load(w, d_w + i);
+        pack_load(m, d_m + i);
+        pack_load(v, d_v + i);
+        pack_load(g, d_g + i);
+#pragma unroll
+        for (int j = 0; j < V; j++) {
+            g[j] *= *clip;
+            m[j] = by.keep1 * m[j] + by.take1 * g[j];
+            v[j] = by.keep2 * v[j] + by.take2 * g[j] * g[j];
+            w[j] -= by.rate * m[j] / (sqrtf(v[j]) * by.root + by.eps);
+        }
+        pack_store(d_w + i, w);
+        pack_store(d_m + i, m);
+        pack_store(d_v + i, v);
+        if (d_copy != NULL)
+            pack_store(d_copy + i, w);
     }
 }
 
@@ -122,6 +139,7 @@ void cuda_adam(struct kernels_queue *queue, float *d_w, float *d_m, float *d_v, 
 {
     struct adam_factors by = adam_factors_of(adam);
     BY_TYPE(queue->device->type, T,
-            LAUNCH(queue, adam_kernel<T>, grid_for(queue, n, THREADS), THREADS, 0, d_w, d_m, d_v,
-                   static_cast<T *>(d_copy), d_g, d_clip, by, n));
+            BY_PACK(n, V,
+                    LAUNCH(queue, (adam_kernel<T, V>), grid_for(queue, n / V, THREADS), THREADS, 0,
+                           d_w, d_m, d_v, static_cast<T *>(d_copy), d_g, d_clip, by, n)));
 }

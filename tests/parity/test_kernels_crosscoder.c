@@ -3,22 +3,27 @@
  */
 #include "tests/parity/parity.h"
 
-/* Unequal sources, each with its own odd width; the second list is not in the order of columns. */
+/* Unequal sources, each with its own odd width; the third list is not in the order of columns. Then
+ * widths that a backend may take in fours, and rows that it may so take but not their sources. */
 static const struct kernels_columns one[] = {{0, 37}};
 static const struct kernels_columns three[] = {{0, 5}, {5, 1025}, {1030, 1}};
 static const struct kernels_columns swapped[] = {{67, 61}, {0, 67}};
+static const struct kernels_columns fours[] = {{1028, 4}, {0, 1028}};
+static const struct kernels_columns odd_within[] = {{0, 6}, {6, 14}};
 static const struct layout {
     const struct kernels_columns *columns;
     size_t sources, width;
-} layouts[] = {{one, 1, 37}, {three, 3, 1031}, {swapped, 2, 128}};
-enum { LAYOUTS = 3 };
+} layouts[] = {
+    {one, 1, 37}, {three, 3, 1031}, {swapped, 2, 128}, {fours, 2, 1032}, {odd_within, 2, 20}};
+enum { LAYOUTS = sizeof layouts / sizeof *layouts };
 
 /* On both sides of what the backends take for one part of a sum: 64, 256. */
 static const size_t row_counts[] = {1, 2, 63, 64, 65, 131, 259};
 enum { ROW_COUNTS = sizeof row_counts / sizeof *row_counts };
 
-static const size_t matrix_sizes[][2] = {{1, 1},   {1, 17},    {0, 8},    {131, 1},  {5, 511},
-                                         {3, 513}, {67, 1031}, {256, 31}, {257, 33}, {600, 3}};
+static const size_t matrix_sizes[][2] = {{1, 1},    {1, 17},  {0, 8},     {131, 1},
+                                         {5, 511},  {3, 513}, {67, 1031}, {256, 31},
+                                         {257, 33}, {600, 3}, {67, 132},  {300, 8}};
 enum { MATRIX_SIZES = sizeof matrix_sizes / sizeof *matrix_sizes };
 
 static double summed(double sum, double magnitude, size_t n)
