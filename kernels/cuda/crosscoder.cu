@@ -94,6 +94,26 @@ struct column_part {
     uint32_t positive;
 };
 
+/* Adds what the warps have of the same columns, warp by warp; to: where the first of this thread's
+ * goes, if it has any. */
+template <int V>
+static __device__ __forceinline__ void add_warps(struct column_part *to,
+                                                 struct column_part (&part)[V], bool any)
+{
+    __shared__ struct column_part of_warp[WARPS][V][WARP];
+    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    for (int j = 0; j < V; j++)
+        of_warp[warp][j][lane] = part[j];
+    __syncthreads();
+    for (int j = 0; j < V && warp == 0 && any; j++) {
+        for (unsigned i = 1; i < WARPS; i++) {
+            part[j].sum += of_warp[i][j][lane].sum;
+            part[j].positive += of_warp[i][j][lane].positive;
+        }
+        to[j] = part[j];
+    }
+}
+
 /* Sums down the block's columns over its chunk of rows; parts (chunks, columns). load(values,
  * index) gives V neighbours of a row, store(index, values) gets them back. The loads of GROUP rows
  * are under way together. */
@@ -101,13 +121,12 @@ template <int V, class Load, class Store>
 static __device__ __forceinline__ void sum_chunk(struct column_part *parts, size_t rows,
                                                  size_t columns, Load load, Store store)
 {
-    __shared__ struct column_part of_warp[WARPS][V][WARP];
-    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    size_t column = ((size_t)blockIdx.x * WARP + lane) * V;
+    size_t column = ((size_t)blockIdx.x * WARP + threadIdx.x % WARP) * V;
     size_t first = (size_t)blockIdx.y * ROW_CHUNK;
-    size_t end = column < columns ? (rows - first < ROW_CHUNK ? rows : first + ROW_CHUNK) : 0;
+    size_t end = rows - first < ROW_CHUNK ? rows : first + ROW_CHUNK;
     struct column_part part[V] = {};
-    for (size_t row = first + warp; row < end; row += WARPS * GROUP) {
+    for (size_t row = first + threadIdx.x / WARP; row < end && column < columns;
+         row += WARPS * GROUP) {
         float values[GROUP][V];
 #pragma unroll
         for (size_t i = 0; i < GROUP; i++)
@@ -125,18 +144,7 @@ static __device__ __forceinline__ void sum_chunk(struct column_part *parts, size
             }
         }
     }
-    for (int j = 0; j < V; j++)
-        of_warp[warp][j][lane] = part[j];
-    __syncthreads();
-    if (warp > 0 || column >= columns)
-        return;
-    for (int j = 0; j < V; j++) {
-        for (unsigned i = 1; i < WARPS; i++) {
-            part[j].sum += of_warp[i][j][lane].sum;
-            part[j].positive += of_warp[i][j][lane].positive;
-        }
-        parts[blockIdx.y * columns + column + j] = part[j];
-    }
+    add_warps(parts + blockIdx.y * columns + column, part, column < columns);
 }
 
 template <class T, int V>
