@@ -9,6 +9,7 @@
 #   make lint       format, headers, include direction, shellcheck
 #   make man        doc/man/*.1 from the option tables
 #   make install    to $(DESTDIR)$(PREFIX)
+#   CUDA=0|1                without | with the CUDA backend (by itself: with, where nvcc is found)
 #   SAN=address,undefined   builds with sanitizers into build-address-undefined/ and bin-address-undefined/
 #   WERROR=1                warnings are errors
 #   V=1                     print whole commands
@@ -44,6 +45,14 @@ TOOL_LIBRARIES := $(TOOLS:%=$(B)/lib%.a)
 # highest that the processor has, so that what is copied to another machine runs there.
 CPU_LEVELS := v2 v3 v4
 CPU_BACKENDS := $(CPU_LEVELS:%=$(BIN)/ccpipe-cpu-%.so)
+
+# CUDA=1 builds the CUDA backend, CUDA=0 does not; without either it is built where nvcc is found.
+NVCC := $(firstword $(wildcard $(CUDA_HOME)/bin/nvcc) $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
+CUDA ?= $(if $(NVCC),1,0)
+ifeq ($(CUDA)$(NVCC),1)
+$(error CUDA=1 needs nvcc: put it on PATH, or name its toolkit by CUDA_HOME=FOLDER)
+endif
+CUDA_BACKEND := $(BIN)/ccpipe-cuda.so
 
 UNIT_TESTS := $(patsubst %.c,$(B)/%,$(wildcard tests/unit/test_*.c tests/parity/test_*.c))
 FUZZERS := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -98,6 +107,21 @@ $(B)/emu/%.o: %
 		$(if $(filter %/device.cu,$<),-include tests/emu/partial.h) -MMD -MP -c $< -o $@
 $(EMU_BACKEND): $(EMU_OBJECTS)
 	$(call say,LINK)$(CXX) $(ALL_LDFLAGS) -shared -Wl,-z,defs -o $@ $^
+
+# The CUDA backend: code for Ampere and Hopper, and PTX from which the driver makes what is newer. The
+# runtime is linked in, cuBLASLt is found where it lies on this machine, else where the system's linker
+# looks.
+CUDA_CODE := -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90 \
+	-gencode arch=compute_90,code=compute_90
+CUDA_LIBRARIES := $(abspath $(dir $(NVCC))../lib64)
+$(B)/cuda/%.o: kernels/cuda/%.cu
+	@mkdir -p $(@D)
+	$(call say,NVCC)$(NVCC) -std=c++17 -O3 -lineinfo $(CUDA_CODE) -I. $(if $(WERROR),-Werror all-warnings) \
+		-Xcompiler -g,-fPIC,-fvisibility=hidden,-Wall,-Wextra,-Wshadow,-Wno-unused-function -MMD -MP -c $< -o $@
+$(CUDA_BACKEND): $(patsubst kernels/cuda/%.cu,$(B)/cuda/%.o,$(wildcard kernels/cuda/*.cu))
+	@mkdir -p $(@D)
+	$(call say,LINK)$(NVCC) -shared -cudart static $(CUDA_CODE) -o $@ $^ -lcublasLt \
+		-Xlinker -z,defs,--exclude-libs,ALL,-rpath,$(CUDA_LIBRARIES)
 
 # A unit test links with every module of every tool (not their main functions); the linker takes
 # what it needs.

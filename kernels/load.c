@@ -9,6 +9,9 @@
  * five tools on two cores that costs more than it gains. So the wait policy is set here, before
  * dlopen(), and not by the user's shell.
  *
+ * `auto` asks the CUDA backend first. What that then gives as the reason of a failure is no error
+ * but half a sentence of the note that says what was chosen; so reasons go through load_fail().
+ *
  * A backend is never unloaded: libgomp's worker threads outlive the last device, and code must not
  * vanish under them.
  */
@@ -21,16 +24,38 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <limits.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+static const char cuda_file[] = "ccpipe-cuda.so";
 enum { LEVEL_LOWEST = 2, LEVEL_HIGHEST = 4 };
+
+/* Where `auto` wants to have the reason why there is no CUDA; NULL: reasons are errors. It is set
+ * while kernels_open() runs, which is before the program has threads. */
+static char *load_reason;
+enum { REASON_BYTES = 512 };
+
+static int load_fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+static int load_fail(int code, const char *format, ...)
+{
+    char message[REASON_BYTES];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(message, sizeof message, format, arguments);
+    va_end(arguments);
+    if (load_reason == NULL)
+        return log_fail(code, "%s", message);
+    memcpy(load_reason, message, sizeof message);
+    return code;
+}
 
 static int host_fail(int code, const char *message)
 {
-    return log_fail(code, "%s", message);
+    return load_fail(code, "%s", message);
 }
 
 static void host_note(const char *message)
@@ -106,25 +131,25 @@ static int load_backend(const struct kernels **kernels, const char *file, const 
     if (found == 0) {
         const char *named = getenv("CCPIPE_BACKENDS");
         bool in_named = named != NULL && named[0] != '\0';
-        return log_fail(ERR_DEVICE, "there is no %s backend: '%s' not found in %s%s%s", device,
-                        file, in_named ? "'" : "",
-                        in_named ? named : "the tool's folder or ../lib/ccpipe",
-                        in_named ? "' (CCPIPE_BACKENDS)" : "");
+        return load_fail(ERR_DEVICE, "there is no %s backend: '%s' not found in %s%s%s", device,
+                         file, in_named ? "'" : "",
+                         in_named ? named : "the tool's folder or ../lib/ccpipe",
+                         in_named ? "' (CCPIPE_BACKENDS)" : "");
     }
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
     if (library == NULL)
-        return log_fail(ERR_DEVICE, "cannot load the %s backend: %s", device, dlerror());
+        return load_fail(ERR_DEVICE, "cannot load the %s backend: %s", device, dlerror());
     /* POSIX lets a data pointer hold a function's address; C does not, so no cast. */
     void *symbol = dlsym(library, KERNELS_ENTRY);
     kernels_entry_function *entry = NULL;
     _Static_assert(sizeof entry == sizeof symbol, "function pointers are data pointers");
     memcpy(&entry, &symbol, sizeof entry);
     if (entry == NULL)
-        return log_fail(ERR_DEVICE, "'%s' is not a backend: no symbol " KERNELS_ENTRY, path);
+        return load_fail(ERR_DEVICE, "'%s' is not a backend: no symbol " KERNELS_ENTRY, path);
     const struct kernels *table = entry();
     if (table->abi != KERNELS_ABI)
-        return log_fail(ERR_DEVICE, "'%s' is of another version: interface %u, not %u", path,
-                        (unsigned)table->abi, (unsigned)KERNELS_ABI);
+        return load_fail(ERR_DEVICE, "'%s' is of another version: interface %u, not %u", path,
+                         (unsigned)table->abi, (unsigned)KERNELS_ABI);
     *kernels = table;
     return 0;
 }
@@ -157,29 +182,55 @@ static int load_cpu(const struct kernels **kernels)
     return load_backend(kernels, file, "CPU");
 }
 
+/* The first CUDA device, or in reason (REASON_BYTES) why there is none. */
+static int open_cuda(const struct kernels **kernels, struct kernels_device **device,
+                     unsigned threads, enum dtype type, char *reason)
+{
+    load_reason = reason;
+    int code = load_backend(kernels, cuda_file, "CUDA");
+    if (code == 0)
+        code = (*kernels)->open(device, 0, threads, type, &load_host);
+    load_reason = NULL;
+    return code;
+}
+
+static int open_automatic(const struct kernels **kernels, struct kernels_device **device,
+                          unsigned threads, enum dtype type)
+{
+    char path[PATH_MAX], reason[REASON_BYTES] = "its backend is not installed";
+    int code = find_backend(path, cuda_file);
+    if (code > 0 && open_cuda(kernels, device, threads, type, reason) == 0) {
+        log_note("device: %s", (*kernels)->description(*device));
+        return 0;
+    }
+    code = load_cpu(kernels);
+    if (code == 0)
+        code = (*kernels)->open(device, 0, threads, type, &load_host);
+    if (code == 0)
+        log_note("device: %s (not cuda: %s)", (*kernels)->description(*device), reason);
+    return code;
+}
+
 int kernels_open(const struct kernels **kernels, struct kernels_device **device, const char *name,
                  unsigned threads, enum dtype type)
 {
-    bool automatic = strcmp(name, "auto") == 0;
     int index = 0, code;
-    if (automatic || strcmp(name, "cpu") == 0) {
+    if (strcmp(name, "auto") == 0)
+        return open_automatic(kernels, device, threads, type);
+    if (strcmp(name, "cpu") == 0) {
         code = load_cpu(kernels);
     } else {
         index = parse_cuda(name);
         if (index < 0)
             return log_fail(ERR_USAGE, "unknown device '%s': not auto, cpu, cuda or cuda:N", name);
-        code = load_backend(kernels, "ccpipe-cuda.so", "CUDA");
+        code = load_backend(kernels, cuda_file, "CUDA");
     }
     if (code < 0)
         return code;
     code = (*kernels)->open(device, (unsigned)index, threads, type, &load_host);
-    if (code < 0)
-        return code;
-    if (automatic)
-        log_note("device: %s", (*kernels)->description(*device));
-    else
+    if (code == 0)
         log_verbose("device: %s", (*kernels)->description(*device));
-    return 0;
+    return code;
 }
 
 void kernels_close(const struct kernels *kernels, struct kernels_device *device)
