@@ -199,6 +199,72 @@ static void memory_that_is_not_there_is_refused(void **state)
     }
 }
 
+/* A folder with the CPU's backends and the emulated CUDA's, in CCPIPE_BACKENDS. */
+static char both[32];
+
+static void link_into_both(const char *folder, const char *file, bool make)
+{
+    char here[1024], from[4096], to[4096];
+    assert_non_null(getcwd(here, sizeof here));
+    snprintf(from, sizeof from, "%s%s%s/%s", folder[0] == '/' ? "" : here,
+             folder[0] == '/' ? "" : "/", folder, file);
+    snprintf(to, sizeof to, "%s/%s", both, file);
+    if (!make)
+        assert_int_equal(unlink(to), 0);
+    else if (access(from, R_OK) != 0 || symlink(from, to) != 0)
+        fail_msg("cannot link '%s' to '%s'", from, to);
+}
+
+static void link_both(bool make)
+{
+    const char *build = getenv("BUILD");
+    char emulated[4096];
+    snprintf(emulated, sizeof emulated, "%s/emu", build != NULL ? build : "build");
+    static const char *const files[] = {"ccpipe-cpu-v2.so", "ccpipe-cpu-v3.so", "ccpipe-cpu-v4.so"};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+        link_into_both(backends(), files[i], make);
+    link_into_both(emulated, "ccpipe-cuda.so", make);
+}
+
+static int make_both(void **state)
+{
+    (void)state;
+    snprintf(both, sizeof both, "/tmp/ccpipe-test-XXXXXX");
+    assert_non_null(mkdtemp(both));
+    link_both(true);
+    return setenv("CCPIPE_BACKENDS", both, 1);
+}
+
+static int remove_both(void **state)
+{
+    (void)state;
+    link_both(false);
+    assert_int_equal(rmdir(both), 0);
+    return unsetenv("CCPIPE_BACKENDS");
+}
+
+static void auto_takes_a_cuda_device_where_there_is_one(void **state)
+{
+    (void)state;
+    expect("auto", NULL, NULL, 0, "note: device: cuda:0: emulated device");
+    expect("auto", "EMU_DEVICES", "0", 0, "note: device: cpu: ");
+    assert_non_null(strstr(said, "(not cuda: there is no CUDA device: no CUDA-capable device"));
+    expect("auto", "EMU_CAPABILITY", "75", 0, "(not cuda: cuda:0 (emulated device) has compute");
+    expect("auto", "EMU_DRIVER", "12040", 0, "(not cuda: the NVIDIA driver is too old");
+    assert_null(strstr(said, "error"));
+}
+
+static void a_cuda_device_that_is_not_there_is_an_error(void **state)
+{
+    (void)state;
+    expect("cuda:1", NULL, NULL, 0, "");
+    expect("cuda:2", NULL, NULL, 76, "error: there is no cuda:2: 2 devices, from cuda:0");
+    expect("cuda", "EMU_DEVICES", "0", 76, "error: there is no CUDA device: no CUDA-capable");
+    expect("cuda", "EMU_DRIVER", "0", 76, "no NVIDIA driver is installed");
+    expect("cuda", "EMU_DRIVER", "12040", 76, "it knows CUDA 12.4, this program needs 13.0");
+    expect("cuda", "EMU_CAPABILITY", "75", 76, "has compute capability 7.5, at least 8.0 is");
+}
+
 static double seconds(clockid_t clock)
 {
     struct timespec time;
@@ -246,6 +312,10 @@ int main(void)
         cmocka_unit_test(only_auto_says_what_it_chose),
         cmocka_unit_test(missing_bf16_is_said_once),
         cmocka_unit_test(memory_that_is_not_there_is_refused),
+        cmocka_unit_test_setup_teardown(auto_takes_a_cuda_device_where_there_is_one, make_both,
+                                        remove_both),
+        cmocka_unit_test_setup_teardown(a_cuda_device_that_is_not_there_is_an_error, make_both,
+                                        remove_both),
         cmocka_unit_test(waiting_threads_do_not_spin),
     };
     unsetenv("CCPIPE_BACKENDS");
