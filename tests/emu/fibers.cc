@@ -37,8 +37,9 @@ struct fiber {
 };
 
 struct warp {
-    unsigned live;  /* lanes that have not returned */
-    unsigned there; /* lanes that wait in the collective */
+    unsigned live;    /* lanes that have not returned */
+    unsigned there;   /* lanes that wait in the collective */
+    unsigned came[2]; /* lanes that came to the newest two, which may have returned since */
     const char *what;
     alignas(16) unsigned char lanes[2][LANES][EMU_LANE_BYTES];
 };
@@ -109,7 +110,7 @@ unsigned emu_lane(void)
 
 unsigned emu_warp_live(void)
 {
-    return current_warp()->live;
+    return current_warp()->came[(run.fibers[run.current].exchanges - 1) & 1];
 }
 
 void *emu_dynamic_shared(void)
@@ -134,10 +135,11 @@ const unsigned char *emu_warp_exchange(const void *mine, size_t bytes, unsigned 
     unsigned lane = emu_lane(), place = fiber->exchanges++ & 1;
     if (mask != 0xffffffffu)
         emu_kernel_fault("a collective is for part of a warp");
-    if (warp->there != 0 && strcmp(warp->what, what) != 0)
+    if (warp->there != 0 && warp->what != what && strcmp(warp->what, what) != 0)
         emu_kernel_fault("the lanes of a warp are in different collectives");
     warp->what = what;
     memcpy(warp->lanes[place][lane], mine, bytes);
+    warp->came[place] = (warp->there == 0 ? 0 : warp->came[place]) | 1u << lane;
     warp->there |= 1u << lane;
     if (warp->there == warp->live) {
         wake_warp(warp);
