@@ -246,7 +246,7 @@ static void a_row_does_not_depend_on_its_place(void **state)
 /* One sequence at several places of the matrix, alone and between others. */
 static void check_sequences(struct parity *p)
 {
-    enum { LENGTH = 77, HD = 18, STRIDE = 8 * HD, OUT = 4 * HD, TOKENS = 300 };
+    enum { LENGTH = 77, HD = 24, STRIDE = 8 * HD, OUT = 4 * HD, TOKENS = 300 };
     static const struct kernels_attention attention = {4, 2, HD, 0.3f, 50, 50};
     static const struct kernels_span spans[][3] = {{{0, LENGTH}, {0, 0}, {0, 0}},
                                                    {{131, LENGTH}, {0, 0}, {0, 0}},
