@@ -159,15 +159,12 @@ static void reader_stop(struct stream_reader *reader)
     reader->stop = true;
     pthread_cond_broadcast(&reader->freed);
     pthread_mutex_unlock(&reader->mutex);
-    if (reader->thread_count > 0) {
-        ssize_t put = write(reader->cancel[1], "", 1);
-        (void)put; /* the pipe is empty: one byte always fits */
-    }
-    bool stopped = reader->thread_count > 0;
+    /* The pipe is empty, and one byte fits; what was not written is not waited for. */
+    bool woken = reader->thread_count > 0 && write(reader->cancel[1], "", 1) == 1;
     while (reader->thread_count > 0)
         pthread_join(reader->threads[--reader->thread_count], NULL);
     char byte;
-    if (stopped && read(reader->cancel[0], &byte, 1) != 1)
+    if (woken && read(reader->cancel[0], &byte, 1) != 1)
         log_verbose("the reader's wake-up pipe is empty");
 }
 
