@@ -108,6 +108,9 @@ $(B)/emu/%.o: %
 $(EMU_BACKEND): $(EMU_OBJECTS)
 	$(call say,LINK)$(CXX) $(ALL_LDFLAGS) -shared -Wl,-z,defs -o $@ $^
 
+# A GPU faults where an access is not aligned; the host would not, so it is made to trap.
+$(B)/emu/kernels/%.o: CXXFLAGS += $(if $(SAN),,-fsanitize=alignment -fsanitize-undefined-trap-on-error)
+
 # The CUDA backend: code for Ampere and Hopper, and PTX from which the driver makes what is newer. The
 # runtime is linked in, cuBLASLt is found where it lies on this machine, else where the system's linker
 # looks.

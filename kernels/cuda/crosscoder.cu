@@ -35,7 +35,7 @@ enum {
 /* A kernel's own copy of the columns, which are host memory. */
 struct column_list {
     size_t sources;
-    size_t common; /* a number that packs divide iff every source begins and ends at a pack */
+    size_t common; /* packs divide it iff they divide where sources begin, and so where they end */
     struct kernels_columns at[MOST_SOURCES];
 };
 
@@ -48,7 +48,7 @@ static struct column_list column_list_of(const struct kernels_columns *columns, 
     list.common = width;
     for (size_t s = 0; s < sources; s++) {
         list.at[s] = columns[s];
-        list.common |= columns[s].first | columns[s].width; /* PACK is a power of 2 */
+        list.common |= columns[s].first; /* PACK is a power of 2 */
     }
     return list;
 }

@@ -278,29 +278,41 @@ static void start_block(void)
     }
 }
 
+/* Lets each of `count` fibers from `first` run once. False if none could. */
+static bool run_pass(unsigned first, unsigned count)
+{
+    struct pass pass = start_pass(count);
+    bool moved = false;
+    for (unsigned i = 0; i < count && run.fault[0] == '\0'; i++) {
+        unsigned next = first + at_pass(pass, i, count);
+        if (run.fibers[next].state != FIBER_READY)
+            continue;
+        resume(next);
+        moved = true;
+    }
+    return moved;
+}
+
+/* One warp runs ahead of the others until it waits for them. */
+static void run_ahead(void)
+{
+    unsigned first = emu_random(run.warp_count) * LANES;
+    while (run.fault[0] == '\0' && run_pass(first, std::min<unsigned>(LANES, run.count - first)))
+        continue;
+}
+
 static void run_block(void)
 {
     start_block();
-    while (run.live > 0) {
-        struct pass pass = start_pass(run.count);
-        bool moved = false;
-        for (unsigned i = 0; i < run.count; i++) {
-            unsigned next = at_pass(pass, i, run.count);
-            if (run.fibers[next].state != FIBER_READY)
-                continue;
-            resume(next);
-            moved = true;
-            if (run.fault[0] != '\0')
-                return;
-        }
-        if (!moved) {
+    while (run.live > 0 && run.fault[0] == '\0') {
+        if (emu_order() == EMU_RANDOM && emu_random(2) == 0)
+            run_ahead();
+        else if (!run_pass(0, run.count))
             snprintf(
                 run.fault, sizeof run.fault,
                 "deadlock: of %u threads of block (%u, %u, %u) %u wait at a barrier, others in "
                 "a collective that not all lanes reach",
                 run.count, blockIdx.x, blockIdx.y, blockIdx.z, run.waiting);
-            return;
-        }
     }
 }
 
