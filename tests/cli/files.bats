@@ -93,6 +93,7 @@ value() {
     refused 65 "offset 0" ccanalyze info "$file"
     echo '{"a": [1]}' >"$file"
     refused 64 "--norm" ccanalyze info "$file"
+    refused 64 "tokstream --info" ccanalyze info demo/tiny-gemma2/tokens/validation.parquet
 }
 
 # ---- verify

@@ -42,6 +42,15 @@ same_weights() {
     grep -q '"base.blocks.2.hook_resid_pre"' "$run.norm.json"
 }
 
+@test "train leaves a folder alone that holds a run, and its factors" {
+    local before
+    before=$(sha256sum "$BATS_FILE_TMPDIR/live.norm.json" "$BATS_FILE_TMPDIR/live/metrics.jsonl")
+    run pipelines/train "$BATS_FILE_TMPDIR/live" "$tokens" $pair/base $pair/chat "$BATS_FILE_TMPDIR/factors.json"
+    [ "$status" -eq 64 ]
+    [[ "$output" == *"holds a run"* ]]
+    [ "$before" = "$(sha256sum "$BATS_FILE_TMPDIR/live.norm.json" "$BATS_FILE_TMPDIR/live/metrics.jsonl")" ]
+}
+
 @test "cache writes what lz4 and verify accept" {
     lz4 -tq "$BATS_FILE_TMPDIR/acts.lz4"
     "$CCPIPE_BIN/ccanalyze" verify "$BATS_FILE_TMPDIR/acts.lz4"

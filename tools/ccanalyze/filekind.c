@@ -101,6 +101,8 @@ int filekind_of(enum filekind *kind, const char *path)
     (void)ignored;
     if (got < 0)
         return (int)got;
+    if (got >= 4 && memcmp(head, "PAR1", 4) == 0)
+        return log_fail(ERR_USAGE, "'%s' is a Parquet file: tokstream --info looks into it", path);
     *kind = filekind_of_bytes(head, (size_t)got);
     return 0;
 }

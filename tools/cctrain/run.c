@@ -265,10 +265,11 @@ int run_save(struct run *run, uint64_t step, uint64_t keep, run_write_function *
         status = run_fill(path, write, context, files, file_count);
         if (status == 0)
             status = run_put_in_place(run, path, final);
-        if (status == 0)
-            status = run_prune(run, step, keep);
-        else
+        if (status != 0)
             run_clear_away(path, final);
+        else if (run_prune(run, step, keep) != 0)
+            log_warning("an older checkpoint could not be removed; step-%" PRIu64 " is whole",
+                        step);
     }
     free(path);
     free(final);
