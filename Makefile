@@ -95,8 +95,9 @@ endef
 $(foreach level,$(CPU_LEVELS),$(eval $(call CPU_RULES,$(level))))
 
 # The CUDA backend on the emulation of tests/emu: the sources that nvcc compiles, by the host's compiler.
-EMU_SOURCES := $(wildcard kernels/cuda/*.cu tests/emu/*.cc)
-EMU_OBJECTS := $(EMU_SOURCES:%=$(B)/emu/%.o)
+EMU_TESTS := $(patsubst tests/emu/%.cc,$(B)/emu/%,$(wildcard tests/emu/test_*.cc))
+EMU_RUNTIME := $(patsubst %,$(B)/emu/%.o,$(filter-out tests/emu/test_%,$(wildcard tests/emu/*.cc)))
+EMU_OBJECTS := $(patsubst %,$(B)/emu/%.o,$(wildcard kernels/cuda/*.cu)) $(EMU_RUNTIME)
 EMU_BACKEND := $(B)/emu/ccpipe-cuda.so
 CXXFLAGS ?= $(CFLAGS)
 $(B)/emu/%.o: %
@@ -105,8 +106,10 @@ $(B)/emu/%.o: %
 		-Wall -Wextra -Wshadow -Wformat=2 -Wconversion -Wno-unknown-pragmas $(if $(WERROR),-Werror) $(CXXFLAGS) \
 		$(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer) -march=x86-64-v2 -fPIC -fvisibility=hidden \
 		$(if $(filter %/device.cu,$<),-include tests/emu/partial.h) -MMD -MP -c $< -o $@
-$(EMU_BACKEND): $(EMU_OBJECTS)
-	$(call say,LINK)$(CXX) $(ALL_LDFLAGS) -shared -Wl,-z,defs -o $@ $^
+$(EMU_BACKEND): $(EMU_OBJECTS) tests/emu/shared.ld
+	$(call say,LINK)$(CXX) $(ALL_LDFLAGS) -shared -Wl,-z,defs -Wl,-T,tests/emu/shared.ld -o $@ $(EMU_OBJECTS)
+$(B)/emu/test_%: $(B)/emu/tests/emu/test_%.cc.o $(EMU_RUNTIME) tests/emu/shared.ld
+	$(call say,LINK)$(CXX) $(ALL_LDFLAGS) -Wl,-T,tests/emu/shared.ld -o $@ $< $(EMU_RUNTIME) -lcmocka
 
 # A GPU faults where an access is not aligned; the host would not, so it is made to trap.
 $(B)/emu/kernels/%.o: CXXFLAGS += $(if $(SAN),,-fsanitize=alignment -fsanitize-undefined-trap-on-error)
@@ -162,7 +165,7 @@ fuzzers: $(FUZZERS)
 deps:
 	@tools/install-deps $(PACKAGES) $(TEST_PACKAGES)
 
-test-programs: all $(UNIT_TESTS) $(EMU_BACKEND)
+test-programs: all $(UNIT_TESTS) $(EMU_BACKEND) $(EMU_TESTS)
 
 test: deps
 	@$(MAKE) --no-print-directory -j2 test-programs fuzzers

@@ -11,6 +11,7 @@
  */
 #include "tests/emu/emu.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -260,9 +261,15 @@ static unsigned at_pass(struct pass pass, unsigned i, unsigned n)
     return (unsigned)((pass.first + (uint64_t)i * pass.step) % n);
 }
 
+/* The kernels' __shared__ variables; shared.ld puts them there. */
+extern "C" unsigned char emu_shared_start[], emu_shared_end[];
+
 static void start_block(void)
 {
     const dim3 &block = run.shape->block;
+#ifndef __SANITIZE_ADDRESS__ /* which has its own bytes between the variables */
+    memset(emu_shared_start, 0xff, (size_t)(emu_shared_end - emu_shared_start));
+#endif
     run.live = run.count;
     run.waiting = 0;
     std::fill(run.shared.begin(), run.shared.end(), (unsigned char)0xff);
@@ -326,6 +333,33 @@ static void give_up(void)
         }
 }
 
+/* The host's fault is the kernel's: says where, and lets it be fatal. */
+static void report_fault(int signal_number, siginfo_t *info, void *context)
+{
+    (void)context;
+    fprintf(stderr,
+            "emu: %s: thread (%u, %u, %u) of block (%u, %u, %u) touches memory that is not there: "
+            "%p\n",
+            run.shape->name, threadIdx.x, threadIdx.y, threadIdx.z, blockIdx.x, blockIdx.y,
+            blockIdx.z, info->si_addr);
+    signal(signal_number, SIG_DFL);
+}
+
+/* Only while a kernel runs, and not where a sanitizer reports faults. */
+static void watch_faults(bool on, struct sigaction *before)
+{
+#ifndef __SANITIZE_ADDRESS__
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_sigaction = report_fault;
+    action.sa_flags = SA_SIGINFO;
+    sigaction(SIGSEGV, on ? &action : before, on ? before : NULL);
+#else
+    (void)on;
+    (void)before;
+#endif
+}
+
 cudaError_t emu_run_kernel(const struct emu_shape &shape, const std::function<void()> &thread)
 {
     const dim3 &grid = shape.grid;
@@ -343,6 +377,8 @@ cudaError_t emu_run_kernel(const struct emu_shape &shape, const std::function<vo
                 blocks);
         return cudaErrorLaunchFailure;
     }
+    struct sigaction before;
+    watch_faults(true, &before);
     struct pass pass = start_pass((unsigned)blocks);
     for (size_t i = 0; i < blocks && run.fault[0] == '\0'; i++) {
         size_t block = at_pass(pass, (unsigned)i, (unsigned)blocks);
@@ -350,6 +386,7 @@ cudaError_t emu_run_kernel(const struct emu_shape &shape, const std::function<vo
                     (unsigned)(block / plane)};
         run_block();
     }
+    watch_faults(false, &before);
     if (run.fault[0] == '\0')
         return cudaSuccess;
     fprintf(stderr, "emu: %s: %s\n", shape.name, run.fault);

@@ -1,8 +1,8 @@
 /* cuda_runtime.h - stands in for CUDA's header of this name: what kernels/cuda uses of it, on the
  * emulation (../emu.h says how that works).
  *
- * Only full-warp masks are accepted. A static __shared__ variable is one static variable: one block
- * runs at a time; its contents are whatever the block before left.
+ * Only full-warp masks are accepted. A static __shared__ variable is a static variable, filled with
+ * NaN before each block (../shared.ld); one block runs at a time.
  */
 #ifndef CCPIPE_EMU_CUDA_RUNTIME_H
 #define CCPIPE_EMU_CUDA_RUNTIME_H
