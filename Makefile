@@ -53,6 +53,7 @@ ifeq ($(CUDA)$(NVCC),1)
 $(error CUDA=1 needs nvcc: put it on PATH, or name its toolkit by CUDA_HOME=FOLDER)
 endif
 CUDA_BACKEND := $(BIN)/ccpipe-cuda.so
+BACKENDS := $(CPU_BACKENDS) $(if $(filter 1,$(CUDA)),$(CUDA_BACKEND))
 
 UNIT_TESTS := $(patsubst %.c,$(B)/%,$(wildcard tests/unit/test_*.c tests/parity/test_*.c))
 FUZZERS := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -61,7 +62,7 @@ FUZZERS := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c)
 .DELETE_ON_ERROR:
 .SECONDARY:
 
-all: $(TOOLS:%=$(BIN)/%) $(CPU_BACKENDS)
+all: $(TOOLS:%=$(BIN)/%) $(BACKENDS)
 
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
@@ -105,7 +106,7 @@ $(B)/emu/%.o: %
 	$(call say,CXX )$(CXX) -x c++ -std=c++17 -D_POSIX_C_SOURCE=200809L -DCCPIPE_EMU -I. -isystem tests/emu/include \
 		-Wall -Wextra -Wshadow -Wformat=2 -Wconversion -Wno-unknown-pragmas $(if $(WERROR),-Werror) $(CXXFLAGS) \
 		$(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer) -march=x86-64-v2 -fPIC -fvisibility=hidden \
-		$(if $(filter %/device.cu,$<),-include tests/emu/partial.h) -MMD -MP -c $< -o $@
+		-MD -MP -c $< -o $@
 $(EMU_BACKEND): $(EMU_OBJECTS) tests/emu/shared.ld
 	$(call say,LINK)$(CXX) $(ALL_LDFLAGS) -shared -Wl,-z,defs -Wl,-T,tests/emu/shared.ld -o $@ $(EMU_OBJECTS)
 $(B)/emu/test_%: $(B)/emu/tests/emu/test_%.cc.o $(EMU_RUNTIME) tests/emu/shared.ld
@@ -192,7 +193,7 @@ man: all
 install: all man
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/ccpipe $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 755 $(TOOLS:%=$(BIN)/%) $(DESTDIR)$(PREFIX)/bin
-	install -m 644 $(CPU_BACKENDS) $(DESTDIR)$(PREFIX)/lib/ccpipe
+	install -m 644 $(BACKENDS) $(DESTDIR)$(PREFIX)/lib/ccpipe
 	install -m 644 doc/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
 
 clean:

@@ -159,21 +159,21 @@ void cuda_embed(struct kernels_queue *queue, float *d_x, const uint32_t *d_ids, 
                                   static_cast<const T *>(d_table), factor, d)));
 }
 
-/* (a, b) at (i, i + half) of each head turned by the angle of the row's position. */
+/* (a, b) at (i, i + half_dim) of each head turned by the angle of the row's position. */
 template <class T, int V>
 static __global__ void __launch_bounds__(THREADS)
     rope_kernel(T *__restrict__ d_qkv, const uint32_t *__restrict__ d_positions,
-                const float *__restrict__ d_angles, size_t heads, size_t half, size_t stride)
+                const float *__restrict__ d_angles, size_t heads, size_t half_dim, size_t stride)
 {
-    const float *angles = d_angles + d_positions[blockIdx.x] * 2 * half;
-    for (size_t pair = threadIdx.x * V; pair < heads * half; pair += THREADS * V) {
-        size_t head = pair / half, i = pair % half;
-        T *to = d_qkv + blockIdx.x * stride + head * 2 * half + i;
+    const float *angles = d_angles + d_positions[blockIdx.x] * 2 * half_dim;
+    for (size_t pair = threadIdx.x * V; pair < heads * half_dim; pair += THREADS * V) {
+        size_t head = pair / half_dim, i = pair % half_dim;
+        T *to = d_qkv + blockIdx.x * stride + head * 2 * half_dim + i;
         float a[V], b[V], cosine[V], sine[V];
         pack_load(a, to);
-        pack_load(b, to + half);
+        pack_load(b, to + half_dim);
         pack_load(cosine, angles + i);
-        pack_load(sine, angles + half + i);
+        pack_load(sine, angles + half_dim + i);
 #pragma unroll
         for (int j = 0; j < V; j++) {
             float turned = a[j] * cosine[j] - b[j] * sine[j];
@@ -181,7 +181,7 @@ static __global__ void __launch_bounds__(THREADS)
             a[j] = turned;
         }
         pack_store(to, a);
-        pack_store(to + half, b);
+        pack_store(to + half_dim, b);
     }
 }
 
@@ -189,12 +189,14 @@ void cuda_rope(struct kernels_queue *queue, void *d_qkv, const uint32_t *d_posit
                const float *d_angles, size_t n, size_t heads, size_t head_dim, size_t stride)
 {
     assert(head_dim % 2 == 0 && heads * head_dim <= stride);
-    size_t half = head_dim / 2;
-    /* Packs must lie in one half of one head of any row: `stride` and `half` must both allow it. */
-    BY_TYPE(queue->device->type, T,
-            BY_PACK(half | stride, V,
-                    LAUNCH(queue, (rope_kernel<T, V>), (unsigned)n, THREADS, 0,
-                           static_cast<T *>(d_qkv), d_positions, d_angles, heads, half, stride)));
+    size_t half_dim = head_dim / 2;
+    /* Packs must lie in one half of one head of any row: `stride` and `half_dim` must both allow
+     * it. */
+    BY_TYPE(
+        queue->device->type, T,
+        BY_PACK(half_dim | stride, V,
+                LAUNCH(queue, (rope_kernel<T, V>), (unsigned)n, THREADS, 0, static_cast<T *>(d_qkv),
+                       d_positions, d_angles, heads, half_dim, stride)));
 }
 
 /* gelu_tanh(x) = x / (1 + exp(-2 s)), s = sqrt(2 / pi) (x + 0.044715 x^3), which does not cancel

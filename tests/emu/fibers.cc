@@ -11,6 +11,8 @@
  */
 #include "tests/emu/emu.h"
 
+#include <emu_ptx.h>
+
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -117,6 +119,12 @@ unsigned emu_warp_live(void)
 void *emu_dynamic_shared(void)
 {
     return run.shared.data();
+}
+
+std::vector<struct emu_copy> &emu_copies(void)
+{
+    static std::vector<struct emu_copy> of_thread[THREADS_MOST];
+    return of_thread[run.current];
 }
 
 static void wake_warp(struct warp *warp)

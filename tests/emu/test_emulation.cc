@@ -190,10 +190,11 @@ template <enum divergence kind> static __global__ void diverging_kernel(int *d_v
     }
     if (kind == RETURNED || kind == TWO_BARRIERS)
         __syncthreads();
-    if (kind == MISSING_LANE && thread == 7)
+    if (kind == MISSING_LANE) {
+        if (thread != 7)
+            d_values[thread] = __shfl_xor_sync(0xffffffffu, thread, 1);
         __syncthreads();
-    else if (kind == MISSING_LANE)
-        d_values[thread] = __shfl_xor_sync(0xffffffffu, thread, 1);
+    }
     if (kind == PART_MASK && thread < 16)
         d_values[thread] = __shfl_xor_sync(0xffffu, thread, 1);
     if (kind == TWO_COLLECTIVES)

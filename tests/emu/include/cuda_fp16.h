@@ -7,6 +7,7 @@
 struct __half {
     uint16_t bits;
 };
+typedef __half half; /* so that a variable of the name is found to hide it here too */
 
 /* By the definition: sign, exponent and fraction of IEEE's binary16. */
 static inline float __half2float(__half value)

@@ -83,11 +83,8 @@ struct emu_copy {
     const void *from; /* NULL: zeros */
 };
 
-static inline std::vector<struct emu_copy> &emu_copies(void)
-{
-    static std::vector<struct emu_copy> of_thread[1024];
-    return of_thread[threadIdx.x];
-}
+/* Those of the thread that runs. */
+std::vector<struct emu_copy> &emu_copies(void);
 
 static inline void emu_land(const struct emu_copy &copy)
 {
