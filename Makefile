@@ -116,8 +116,8 @@ $(B)/emu/test_%: $(B)/emu/tests/emu/test_%.cc.o $(EMU_RUNTIME) tests/emu/shared.
 $(B)/emu/kernels/%.o: CXXFLAGS += $(if $(SAN),,-fsanitize=alignment -fsanitize-undefined-trap-on-error)
 
 # The CUDA backend: code for Ampere and Hopper, and PTX from which the driver makes what is newer. The
-# runtime is linked in, cuBLASLt is found where it lies on this machine, else where the system's linker
-# looks.
+# runtime is linked in, cuBLASLt is loaded from where it lies on this machine, else from where the system's
+# linker looks.
 CUDA_CODE := -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90 \
 	-gencode arch=compute_90,code=compute_90
 CUDA_LIBRARIES := $(abspath $(dir $(NVCC))../lib64)
@@ -127,7 +127,7 @@ $(B)/cuda/%.o: kernels/cuda/%.cu
 		-Xcompiler -g,-fPIC,-fvisibility=hidden,-Wall,-Wextra,-Wshadow,-Wno-unused-function -MMD -MP -c $< -o $@
 $(CUDA_BACKEND): $(patsubst kernels/cuda/%.cu,$(B)/cuda/%.o,$(wildcard kernels/cuda/*.cu))
 	@mkdir -p $(@D)
-	$(call say,LINK)$(NVCC) -shared -cudart static $(CUDA_CODE) -o $@ $^ -lcublasLt \
+	$(call say,LINK)$(NVCC) -shared -cudart static $(CUDA_CODE) -o $@ $^ -ldl \
 		-Xlinker -z,defs,--exclude-libs,ALL,-rpath,$(CUDA_LIBRARIES)
 
 # A unit test links with every module of every tool (not their main functions); the linker takes

@@ -1,9 +1,10 @@
 /* cuda.h - what the files of the CUDA backend share.
  *
  * The backend is a shared object that exports kernels_entry and links with the CUDA runtime
- * (statically) and cuBLASLt. The same sources compile with a host compiler against the emulation of
- * the execution model in tests/emu (CCPIPE_EMU), on which they are tested where there is no GPU; so
- * what differs between the two is in this header, and a kernel uses nothing that it does not offer:
+ * alone, statically; cuBLASLt is loaded when a device is opened. The same sources compile with a
+ * host compiler against the emulation of the execution model in tests/emu (CCPIPE_EMU), on which
+ * they are tested where there is no GPU; so what differs between the two is in this header, and a
+ * kernel uses nothing that it does not offer:
  *
  *   launch            LAUNCH(queue, kernel, grid, block, shared_bytes, arguments...), nothing else
  *   dynamic shared    DYNAMIC_SHARED(type, name); static: __shared__ float tile[32];
@@ -24,6 +25,7 @@
 #ifndef CCPIPE_KERNELS_CUDA_H
 #define CCPIPE_KERNELS_CUDA_H
 
+#include "kernels/cuda/cublaslt.h"
 #include "kernels/kernels.h"
 
 #include <assert.h>
@@ -40,7 +42,8 @@ struct kernels_device {
     enum dtype type;    /* T */
     int processors;     /* multiprocessors */
     size_t shared_most; /* bytes of shared memory that a block may ask for */
-    struct cublasLtContext *products;
+    struct cublaslt library;
+    cublasLtHandle_t products;
     char description[256];
 };
 

@@ -9,7 +9,6 @@
  */
 #include "kernels/cuda/cuda.h"
 
-#include <cublasLt.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -146,7 +145,9 @@ static int cuda_open(struct kernels_device **opened, unsigned index, unsigned th
     int code = describe(device, count);
     if (code == 0)
         code = device_enter(device);
-    if (code == 0 && cublasLtCreate(&device->products) != CUBLAS_STATUS_SUCCESS)
+    if (code == 0)
+        code = cublaslt_load(&device->library, host);
+    if (code == 0 && device->library.Create(&device->products) != CUBLAS_STATUS_SUCCESS)
         code = device_fail(device, ERR_DEVICE, "cuBLASLt cannot use cuda:%u", index);
     if (code < 0) {
         free(device);
@@ -160,7 +161,7 @@ static void cuda_close(struct kernels_device *device)
 {
     if (device == NULL)
         return;
-    (void)cublasLtDestroy(device->products);
+    (void)device->library.Destroy(device->products);
     free(device);
 }
 

@@ -21,7 +21,6 @@
  */
 #include "kernels/cuda/cuda.h"
 
-#include <cublasLt.h>
 #include <stdlib.h>
 
 enum { GEMM_WORKSPACE_MOST = 32 << 20, GEMM_ALIGNMENT = 16, FINISH_BLOCK = 256 };
@@ -42,16 +41,17 @@ static bool succeeded(cublasStatus_t status)
     return status == CUBLAS_STATUS_SUCCESS;
 }
 
-/* What the library knows as -1 transposed or not. */
-static bool set_transposed(cublasLtMatmulDesc_t operation, cublasLtMatmulDescAttributes_t side,
+static bool set_transposed(const struct kernels_gemm *gemm, cublasLtMatmulDescAttributes_t side,
                            bool transposed)
 {
+    const struct cublaslt *lt = &gemm->device->library;
     cublasOperation_t value = transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
-    return succeeded(cublasLtMatmulDescSetAttribute(operation, side, &value, sizeof value));
+    return succeeded(lt->MatmulDescSetAttribute(gemm->operation, side, &value, sizeof value));
 }
 
 static bool set_epilogue(const struct kernels_gemm *gemm)
 {
+    const struct cublaslt *lt = &gemm->device->library;
     bool bias = gemm->shape.bias && gemm->d_sums == NULL;
     bool relu = gemm->shape.relu && gemm->d_sums == NULL;
     cublasLtEpilogue_t epilogue = bias && relu ? CUBLASLT_EPILOGUE_RELU_BIAS
@@ -60,11 +60,11 @@ static bool set_epilogue(const struct kernels_gemm *gemm)
                                                : CUBLASLT_EPILOGUE_DEFAULT;
     /* The heuristic looks at the alignment of the address. */
     const void *somewhere = reinterpret_cast<const void *>((uintptr_t)GEMM_ALIGNMENT);
-    return succeeded(cublasLtMatmulDescSetAttribute(gemm->operation, CUBLASLT_MATMUL_DESC_EPILOGUE,
-                                                    &epilogue, sizeof epilogue)) &&
+    return succeeded(lt->MatmulDescSetAttribute(gemm->operation, CUBLASLT_MATMUL_DESC_EPILOGUE,
+                                                &epilogue, sizeof epilogue)) &&
            (!bias ||
-            succeeded(cublasLtMatmulDescSetAttribute(
-                gemm->operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &somewhere, sizeof somewhere)));
+            succeeded(lt->MatmulDescSetAttribute(gemm->operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER,
+                                                 &somewhere, sizeof somewhere)));
 }
 
 static cudaDataType_t library_type(enum dtype type)
@@ -73,28 +73,29 @@ static cudaDataType_t library_type(enum dtype type)
 }
 
 /* A row-major (rows, columns) matrix, or its transpose as it is stored. */
-static bool create_layout(cublasLtMatrixLayout_t *layout, enum dtype type, int64_t rows,
-                          int64_t columns, bool transposed)
+static bool create_layout(const struct cublaslt *lt, cublasLtMatrixLayout_t *layout,
+                          enum dtype type, int64_t rows, int64_t columns, bool transposed)
 {
     int64_t along = transposed ? rows : columns, across = transposed ? columns : rows;
-    return succeeded(cublasLtMatrixLayoutCreate(layout, library_type(type), (uint64_t)along,
-                                                (uint64_t)across, along));
+    return succeeded(lt->MatrixLayoutCreate(layout, library_type(type), (uint64_t)along,
+                                            (uint64_t)across, along));
 }
 
 static bool describe_product(struct kernels_gemm *gemm)
 {
     const struct kernels_gemm_shape *shape = &gemm->shape;
+    const struct cublaslt *lt = &gemm->device->library;
     enum dtype c = gemm->d_sums != NULL ? DTYPE_F32 : shape->c;
-    return succeeded(cublasLtMatmulDescCreate(&gemm->operation, CUBLAS_COMPUTE_32F, CUDA_R_32F)) &&
-           set_transposed(gemm->operation, CUBLASLT_MATMUL_DESC_TRANSA, shape->trans_b) &&
-           set_transposed(gemm->operation, CUBLASLT_MATMUL_DESC_TRANSB, shape->trans_a) &&
+    return succeeded(lt->MatmulDescCreate(&gemm->operation, CUBLAS_COMPUTE_32F, CUDA_R_32F)) &&
+           set_transposed(gemm, CUBLASLT_MATMUL_DESC_TRANSA, shape->trans_b) &&
+           set_transposed(gemm, CUBLASLT_MATMUL_DESC_TRANSB, shape->trans_a) &&
            set_epilogue(gemm) &&
-           create_layout(&gemm->left, shape->b, shape->k, shape->n, shape->trans_b) &&
-           create_layout(&gemm->right, shape->a, shape->m, shape->k, shape->trans_a) &&
-           create_layout(&gemm->result, c, shape->m, shape->n, false);
+           create_layout(lt, &gemm->left, shape->b, shape->k, shape->n, shape->trans_b) &&
+           create_layout(lt, &gemm->right, shape->a, shape->m, shape->k, shape->trans_a) &&
+           create_layout(lt, &gemm->result, c, shape->m, shape->n, false);
 }
 
-static bool set_preferences(cublasLtMatmulPreference_t preference)
+static bool set_preferences(const struct cublaslt *lt, cublasLtMatmulPreference_t preference)
 {
     static const cublasLtMatmulPreferenceAttributes_t sides[] = {
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
@@ -102,13 +103,13 @@ static bool set_preferences(cublasLtMatmulPreference_t preference)
     uint64_t workspace = GEMM_WORKSPACE_MOST;
     uint32_t reduction = CUBLASLT_REDUCTION_SCHEME_NONE, alignment = GEMM_ALIGNMENT;
     bool good =
-        succeeded(cublasLtMatmulPreferenceSetAttribute(
+        succeeded(lt->MatmulPreferenceSetAttribute(
             preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace)) &&
-        succeeded(cublasLtMatmulPreferenceSetAttribute(
+        succeeded(lt->MatmulPreferenceSetAttribute(
             preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reduction, sizeof reduction));
     for (cublasLtMatmulPreferenceAttributes_t side : sides)
-        good = good && succeeded(cublasLtMatmulPreferenceSetAttribute(preference, side, &alignment,
-                                                                      sizeof alignment));
+        good = good && succeeded(lt->MatmulPreferenceSetAttribute(preference, side, &alignment,
+                                                                  sizeof alignment));
     return good;
 }
 
@@ -116,18 +117,19 @@ static bool set_preferences(cublasLtMatmulPreference_t preference)
 static int choose_algorithm(struct kernels_gemm *gemm)
 {
     const struct kernels_gemm_shape *shape = &gemm->shape;
+    const struct cublaslt *lt = &gemm->device->library;
     cublasLtMatmulPreference_t preference = NULL;
     cublasLtMatmulHeuristicResult_t found;
     int count = 0;
-    cublasStatus_t status = cublasLtMatmulPreferenceCreate(&preference);
-    if (succeeded(status) && !set_preferences(preference))
+    cublasStatus_t status = lt->MatmulPreferenceCreate(&preference);
+    if (succeeded(status) && !set_preferences(lt, preference))
         status = CUBLAS_STATUS_INVALID_VALUE;
     if (succeeded(status))
-        status = cublasLtMatmulAlgoGetHeuristic(gemm->device->products, gemm->operation, gemm->left,
-                                                gemm->right, gemm->result, gemm->result, preference,
-                                                1, &found, &count);
+        status = lt->MatmulAlgoGetHeuristic(gemm->device->products, gemm->operation, gemm->left,
+                                            gemm->right, gemm->result, gemm->result, preference, 1,
+                                            &found, &count);
     if (preference != NULL)
-        (void)cublasLtMatmulPreferenceDestroy(preference);
+        (void)lt->MatmulPreferenceDestroy(preference);
     if (succeeded(status) && count > 0)
         status = found.state;
     if (!succeeded(status) || count == 0)
@@ -135,7 +137,7 @@ static int choose_algorithm(struct kernels_gemm *gemm)
                            "cuBLASLt has no product (%lld, %lld) x (%lld, %lld) %s to %s: %s",
                            (long long)shape->m, (long long)shape->k, (long long)shape->k,
                            (long long)shape->n, shape->a == DTYPE_F32 ? "f32" : "bf16",
-                           shape->c == DTYPE_F32 ? "f32" : "bf16", cublasLtGetStatusString(status));
+                           shape->c == DTYPE_F32 ? "f32" : "bf16", lt->GetStatusString(status));
     gemm->algorithm = found.algo;
     gemm->workspace_bytes = found.workspaceSize;
     return 0;
@@ -182,12 +184,13 @@ void cuda_gemm_free(struct kernels_gemm *gemm)
 {
     if (gemm == NULL)
         return;
+    const struct cublaslt *lt = &gemm->device->library;
     if (gemm->operation != NULL)
-        (void)cublasLtMatmulDescDestroy(gemm->operation);
+        (void)lt->MatmulDescDestroy(gemm->operation);
     cublasLtMatrixLayout_t layouts[] = {gemm->left, gemm->right, gemm->result};
     for (cublasLtMatrixLayout_t layout : layouts)
         if (layout != NULL)
-            (void)cublasLtMatrixLayoutDestroy(layout);
+            (void)lt->MatrixLayoutDestroy(layout);
     device_release(gemm->device, gemm->workspace);
     device_release(gemm->device, gemm->d_sums);
     free(gemm);
@@ -243,20 +246,21 @@ void cuda_gemm(struct kernels_queue *queue, struct kernels_gemm *gemm, void *d_c
     assert(aligned(d_a) && aligned(d_b) && aligned(d_c) && aligned(d_bias));
     if (!queue_enter(queue))
         return;
+    const struct cublaslt *lt = &queue->device->library;
     const float one = 1, zero = 0;
     void *d_result = gemm->d_sums != NULL ? gemm->d_sums : d_c;
     cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
     if (gemm->shape.bias && gemm->d_sums == NULL)
-        status = cublasLtMatmulDescSetAttribute(gemm->operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER,
-                                                &d_bias, sizeof d_bias);
+        status = lt->MatmulDescSetAttribute(gemm->operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER,
+                                            &d_bias, sizeof d_bias);
     if (succeeded(status))
         status =
-            cublasLtMatmul(queue->device->products, gemm->operation, &one, d_b, gemm->left, d_a,
-                           gemm->right, &zero, d_result, gemm->result, d_result, gemm->result,
-                           &gemm->algorithm, gemm->workspace, gemm->workspace_bytes, queue->stream);
+            lt->Matmul(queue->device->products, gemm->operation, &one, d_b, gemm->left, d_a,
+                       gemm->right, &zero, d_result, gemm->result, d_result, gemm->result,
+                       &gemm->algorithm, gemm->workspace, gemm->workspace_bytes, queue->stream);
     if (!succeeded(status))
         queue_fail(queue, ERR_DEVICE, "cuda:%d: a matrix product failed: %s", queue->device->index,
-                   cublasLtGetStatusString(status));
+                   lt->GetStatusString(status));
     if (gemm->d_sums != NULL)
         finish(queue, gemm, d_c, d_bias);
 }
