@@ -137,7 +137,8 @@ $(B)/tests/%: tests/%.c $(TOOL_LIBRARIES) $(B)/libcommon.a
 	$(call say,CC  )$(CC) $(ALL_CFLAGS) -MMD -MP -MF $@.d $(ALL_LDFLAGS) -o $@ $< \
 		-Wl,--start-group $(TOOL_LIBRARIES) $(B)/libcommon.a -Wl,--end-group -lcmocka -lsnappy $(LIBS)
 
-# The speed of the CPU backend beside its bounds; BENCH_FLAGS=--quick takes half a minute.
+# The speed of a backend beside its bounds; BENCH_FLAGS=--quick takes half a minute, --device cuda
+# is for the other backend.
 $(B)/bench_kernels: $(patsubst %.c,$(B)/%.o,$(wildcard tests/bench/*.c)) $(B)/libcommon.a
 	$(CC) $(ALL_LDFLAGS) -fopenmp -o $@ $^ -ldnnl $(LIBS)
 $(B)/tests/bench/bench_products.o: ALL_CFLAGS += -fopenmp

@@ -1,160 +1,169 @@
-/* bench_operations.c - every operation beside the products, at the sizes of Gemma-2-2b: a sequence
- * of 1024 tokens, and a batch of 2048 rows for 16,384 latents (quick: 2,048).
+/* bench_operations.c - every operation beside the products: tokens of a forward pass through a
+ * layer, rows of a training batch.
  *
  * The bound of an operation that waits for memory is the time in which the bytes that it must read
- * and write are copied. Attention is compared with products in f32, of which it consists: 4 heads
- * head_dim operations for each visible (query, key).
+ * and write are copied. Attention is compared with products, of which it consists (on the CPU those
+ * of f32): 4 heads head_dim operations for each visible (query, key).
  */
 #include "tests/bench/bench.h"
 
-#include <stdio.h>
+#include "common/mem.h"
 
-enum {
-    TOKENS = 1024,
-    D = 2304,
-    INNER = 9216,
-    HEADS = 8,
-    KEY_HEADS = 4,
-    HD = 256,
-    QKV = (HEADS + 2 * KEY_HEADS) * HD,
-    ROWS = 2048,
-    WIDTH = 2 * D
-};
+#include <stdio.h>
+#include <stdlib.h>
 
 /* Memory that all operations share. */
 struct operands {
-    size_t latents;
+    struct kernels_columns columns[2];
     void *d_t[2];      /* of T, each as large as the largest matrix of T */
     float *d_f[4];     /* of f32: as large as the decoder */
-    uint32_t *d_index; /* 0 .. ROWS - 1 backwards */
+    uint32_t *d_index; /* 0 .. rows or tokens, what is more, backwards */
     uint32_t *d_counts;
     double *d_sums;
     float *d_one;
 };
 
-static const struct kernels_columns columns[] = {{0, D}, {D, D}};
+static size_t qkv_width(const struct bench *b)
+{
+    return (b->sizes.heads + 2 * b->sizes.key_heads) * b->sizes.head_dim;
+}
 
 static const struct kernels_adam adam_step = {1e-6, 0.9, 0.999, 1e-8, 0.5, 0.5};
 
 static void run_cast(struct bench *b, void *argument)
 {
     const struct operands *o = argument;
-    b->kernels->cast(b->queue, o->d_t[0], DTYPE_BF16, o->d_f[0], DTYPE_F32, ROWS * WIDTH);
+    b->kernels->cast(b->queue, o->d_t[0], DTYPE_BF16, o->d_f[0], DTYPE_F32,
+                     b->sizes.rows * 2 * b->sizes.width);
 }
 
 static void run_embed(struct bench *b, void *argument)
 {
     const struct operands *o = argument;
-    b->kernels->embed(b->queue, o->d_f[0], o->d_index, o->d_t[0], b->type, 48.0f, TOKENS, D);
+    b->kernels->embed(b->queue, o->d_f[0], o->d_index, o->d_t[0], b->type, 48.0f, b->sizes.tokens,
+                      b->sizes.width);
 }
 
 static void run_rms_norm(struct bench *b, void *argument)
 {
     const struct operands *o = argument;
-    b->kernels->rms_norm(b->queue, o->d_t[0], o->d_f[0], o->d_f[1], 1e-6f, TOKENS, D);
+    b->kernels->rms_norm(b->queue, o->d_t[0], o->d_f[0], o->d_f[1], 1e-6f, b->sizes.tokens,
+                         b->sizes.width);
 }
 
 static void run_post_norm(struct bench *b, void *argument)
 {
     const struct operands *o = argument;
     b->kernels->post_norm(b->queue, o->d_f[0], NULL, o->d_t[0], o->d_f[1], o->d_f[2], o->d_f[3],
-                          1e-6f, TOKENS, D);
+                          1e-6f, b->sizes.tokens, b->sizes.width);
 }
 
 static void run_rope(struct bench *b, void *argument)
 {
     const struct operands *o = argument;
-    b->kernels->rope(b->queue, o->d_t[0], o->d_index, o->d_f[0], TOKENS, HEADS + KEY_HEADS, HD,
-                     QKV);
+    b->kernels->rope(b->queue, o->d_t[0], o->d_index, o->d_f[0], b->sizes.tokens,
+                     b->sizes.heads + b->sizes.key_heads, b->sizes.head_dim, qkv_width(b));
 }
 
 static void run_geglu(struct bench *b, void *argument)
 {
     const struct operands *o = argument;
-    b->kernels->geglu(b->queue, o->d_t[0], o->d_t[1], TOKENS, INNER);
+    b->kernels->geglu(b->queue, o->d_t[0], o->d_t[1], b->sizes.tokens, b->sizes.inner);
 }
 
 static void run_row_norms(struct bench *b, void *argument)
 {
     const struct operands *o = argument;
-    b->kernels->row_norms(b->queue, o->d_f[0], o->d_f[1], TOKENS, D);
+    b->kernels->row_norms(b->queue, o->d_f[0], o->d_f[1], b->sizes.tokens, b->sizes.width);
 }
 
 static void run_emit(struct bench *b, void *argument)
 {
     const struct operands *o = argument;
-    b->kernels->emit_rows(b->queue, o->d_t[0], o->d_f[0], o->d_index, 0.5f, DTYPE_BF16, TOKENS,
-                          2 * D, 0, 0, D);
+    b->kernels->emit_rows(b->queue, o->d_t[0], o->d_f[0], o->d_index, 0.5f, DTYPE_BF16,
+                          b->sizes.tokens, 2 * b->sizes.width, 0, 0, b->sizes.width);
 }
 
 static void run_emit_int8(struct bench *b, void *argument)
 {
     const struct operands *o = argument;
-    b->kernels->emit_rows(b->queue, o->d_t[0], o->d_f[0], o->d_index, 0.5f, DTYPE_I8, TOKENS, 4 + D,
-                          4, 0, D);
+    b->kernels->emit_rows(b->queue, o->d_t[0], o->d_f[0], o->d_index, 0.5f, DTYPE_I8,
+                          b->sizes.tokens, 4 + b->sizes.width, 4, 0, b->sizes.width);
 }
 
 static void run_load(struct bench *b, void *argument)
 {
     const struct operands *o = argument;
-    b->kernels->load_rows(b->queue, o->d_t[0], o->d_t[1], DTYPE_BF16, columns, 2, ROWS, WIDTH);
+    b->kernels->load_rows(b->queue, o->d_t[0], o->d_t[1], DTYPE_BF16, o->columns, 2, b->sizes.rows,
+                          2 * b->sizes.width);
 }
 
 static void run_load_int8(struct bench *b, void *argument)
 {
     const struct operands *o = argument;
-    b->kernels->load_rows(b->queue, o->d_t[0], o->d_t[1], DTYPE_I8, columns, 2, ROWS, WIDTH);
+    b->kernels->load_rows(b->queue, o->d_t[0], o->d_t[1], DTYPE_I8, o->columns, 2, b->sizes.rows,
+                          2 * b->sizes.width);
 }
 
 static void run_latent_sums(struct bench *b, void *argument)
 {
     const struct operands *o = argument;
-    b->kernels->latent_sums(b->queue, o->d_f[0], o->d_counts, o->d_t[0], ROWS, o->latents);
+    b->kernels->latent_sums(b->queue, o->d_f[0], o->d_counts, o->d_t[0], b->sizes.rows,
+                            b->sizes.latents);
 }
 
 static void run_column_means(struct bench *b, void *argument)
 {
     const struct operands *o = argument;
-    b->kernels->column_means(b->queue, o->d_f[0], o->d_t[0], ROWS, WIDTH);
+    b->kernels->column_means(b->queue, o->d_f[0], o->d_t[0], b->sizes.rows, 2 * b->sizes.width);
+}
+
+static void run_column_sums(struct bench *b, void *argument)
+{
+    const struct operands *o = argument;
+    b->kernels->column_sums(b->queue, o->d_f[0], o->d_t[0], b->sizes.rows, 2 * b->sizes.width);
 }
 
 static void run_recon(struct bench *b, void *argument)
 {
     const struct operands *o = argument;
     b->kernels->recon(b->queue, o->d_t[0], (struct kernels_recon_sums *)o->d_sums, o->d_f[0],
-                      o->d_t[1], o->d_f[1], columns, 2, 1e-3f, ROWS, WIDTH);
+                      o->d_t[1], o->d_f[1], o->columns, 2, 1e-3f, b->sizes.rows,
+                      2 * b->sizes.width);
 }
 
 static void run_relu_backward(struct bench *b, void *argument)
 {
     const struct operands *o = argument;
-    b->kernels->relu_backward(b->queue, o->d_t[0], o->d_f[0], o->d_t[1], ROWS, o->latents);
+    b->kernels->relu_backward(b->queue, o->d_t[0], o->d_f[0], o->d_t[1], b->sizes.rows,
+                              b->sizes.latents);
 }
 
 static void run_decoder_norms(struct bench *b, void *argument)
 {
     const struct operands *o = argument;
-    b->kernels->decoder_norms(b->queue, o->d_f[0], o->d_f[1], o->d_f[2], columns, 2, o->latents,
-                              WIDTH);
+    b->kernels->decoder_norms(b->queue, o->d_f[0], o->d_f[1], o->d_f[2], o->columns, 2,
+                              b->sizes.latents, 2 * b->sizes.width);
 }
 
 static void run_decoder_norm_grad(struct bench *b, void *argument)
 {
     const struct operands *o = argument;
     b->kernels->decoder_norm_grad(b->queue, o->d_f[0], o->d_f[1], o->d_f[2], o->d_f[3], 1e-9f,
-                                  columns, 2, o->latents, WIDTH);
+                                  o->columns, 2, b->sizes.latents, 2 * b->sizes.width);
 }
 
 static void run_scale(struct bench *b, void *argument)
 {
     const struct operands *o = argument;
-    b->kernels->scale(b->queue, o->d_f[0], o->d_f[1], 0.5f, o->latents * WIDTH);
+    b->kernels->scale(b->queue, o->d_f[0], o->d_f[1], 0.5f, b->sizes.latents * 2 * b->sizes.width);
 }
 
 static void run_dot(struct bench *b, void *argument)
 {
     const struct operands *o = argument;
-    b->kernels->dot(b->queue, o->d_sums, o->d_f[0], o->d_f[0], o->latents * WIDTH);
+    b->kernels->dot(b->queue, o->d_sums, o->d_f[0], o->d_f[0],
+                    b->sizes.latents * 2 * b->sizes.width);
 }
 
 static void run_adam(struct bench *b, void *argument)
@@ -162,89 +171,121 @@ static void run_adam(struct bench *b, void *argument)
     const struct operands *o = argument;
     b->kernels->adam(b->queue, o->d_f[0], o->d_f[1], o->d_f[2],
                      b->type == DTYPE_F32 ? NULL : o->d_t[0], o->d_f[3], o->d_one, &adam_step,
-                     o->latents * WIDTH);
+                     b->sizes.latents * 2 * b->sizes.width);
 }
 
+/* Sequences of 1024 tokens, or one where there are fewer. */
 static void run_attention(struct bench *b, void *argument)
 {
-    static const struct kernels_span spans[] = {{0, TOKENS}};
-    static const struct kernels_attention attention = {HEADS, KEY_HEADS, HD, 1.0f / 16, 50, 4096};
+    enum { MOST = 64 };
     const struct operands *o = argument;
-    b->kernels->attention(b->queue, o->d_t[0], o->d_t[1], &attention, spans, 1);
+    struct kernels_span spans[MOST];
+    uint32_t count = 0, length = (uint32_t)bench_sequence(b);
+    for (; count < MOST && (count + 1) * length <= b->sizes.tokens; count++)
+        spans[count] = (struct kernels_span){count * length, length};
+    struct kernels_attention attention = {.heads = (uint32_t)b->sizes.heads,
+                                          .key_heads = (uint32_t)b->sizes.key_heads,
+                                          .head_dim = (uint32_t)b->sizes.head_dim,
+                                          .scale = 1.0f / 16,
+                                          .cap = 50,
+                                          .window = 4096};
+    b->kernels->attention(b->queue, o->d_t[0], o->d_t[1], &attention, spans, count);
+}
+
+static void bench_attention(struct bench *b, struct operands *o)
+{
+    char shape[64];
+    double length = (double)bench_sequence(b), tokens = (double)b->sizes.tokens;
+    double seconds = bench_time(b, run_attention, o);
+    double operations =
+        4.0 * (double)(b->sizes.heads * b->sizes.head_dim) * tokens * (length + 1) / 2;
+    snprintf(shape, sizeof shape, "%zu tokens, %zu/%zu heads of %zu", b->sizes.tokens,
+             b->sizes.heads, b->sizes.key_heads, b->sizes.head_dim);
+    bench_result(b, "attention", shape, seconds, operations / seconds, "GF/s", b->product_rate);
 }
 
 static void bench_memory_bound(struct bench *b, struct operands *o)
 {
-    double t = (double)dtype_size(b->type), f = (double)o->latents;
+    const size_t n = b->sizes.tokens, d = b->sizes.width, inner = b->sizes.inner;
+    const size_t rotated = (b->sizes.heads + b->sizes.key_heads) * b->sizes.head_dim;
+    const size_t rows = b->sizes.rows, width = 2 * d, latents = b->sizes.latents;
+    const double t = (double)dtype_size(b->type), copy = t < 4 ? 2 : 0;
     const struct {
-        const char *name, *shape;
+        const char *name;
         bench_call *run;
-        double bytes;
+        size_t count, width; /* the shape of the largest operand */
+        double bytes;        /* that each of its values costs */
     } operations[] = {
-        {"cast to bf16", "2048 x 4608", run_cast, 6.0 * ROWS * WIDTH},
-        {"embed", "1024 x 2304", run_embed, (4 + t) * TOKENS * D},
-        {"rms_norm", "1024 x 2304", run_rms_norm, (4 + t) * TOKENS * D},
-        {"post_norm", "1024 x 2304", run_post_norm, (12 + t) * TOKENS * D},
-        {"rope", "1024 x 12 x 256", run_rope, (2 * t * (HEADS + KEY_HEADS) + 4) * TOKENS * HD},
-        {"geglu", "1024 x 9216", run_geglu, 3 * t * TOKENS * INNER},
-        {"row_norms", "1024 x 2304", run_row_norms, 4.0 * TOKENS * D},
-        {"emit_rows as bf16", "1024 x 2304", run_emit, 6.0 * TOKENS * D},
-        {"emit_rows as int8", "1024 x 2304", run_emit_int8, 5.0 * TOKENS * D},
-        {"load_rows of bf16", "2048 x 4608", run_load, (2 + t) * ROWS * WIDTH},
-        {"load_rows of int8", "2048 x 4608", run_load_int8, (1 + t) * ROWS * WIDTH},
-        {"latent_sums", "2048 x F", run_latent_sums, t * ROWS * f},
-        {"column_means", "2048 x 4608", run_column_means, t * ROWS * WIDTH},
-        {"recon", "2048 x 4608", run_recon, (4 + 2 * t) * ROWS * WIDTH},
-        {"relu_backward", "2048 x F", run_relu_backward, 3 * t * ROWS * f},
-        {"decoder_norms", "F x 4608", run_decoder_norms, 4 * f * WIDTH},
-        {"decoder_norm_grad", "F x 4608", run_decoder_norm_grad, 12 * f * WIDTH},
-        {"scale", "F x 4608", run_scale, 8 * f * WIDTH},
-        {"dot", "F x 4608", run_dot, 4 * f * WIDTH},
-        {"adam", "F x 4608", run_adam, (28 + (t < 4 ? 2 : 0)) * f * WIDTH},
+        {"cast to bf16", run_cast, rows, width, 6},
+        {"embed", run_embed, n, d, 4 + t},
+        {"rms_norm", run_rms_norm, n, d, 4 + t},
+        {"post_norm", run_post_norm, n, d, 12 + t},
+        {"rope", run_rope, n, rotated, 2 * t + 4 * (double)b->sizes.head_dim / (double)rotated},
+        {"geglu", run_geglu, n, inner, 3 * t},
+        {"row_norms", run_row_norms, n, d, 4},
+        {"emit_rows as bf16", run_emit, n, d, 6},
+        {"emit_rows as int8", run_emit_int8, n, d, 5},
+        {"load_rows of bf16", run_load, rows, width, 2 + t},
+        {"load_rows of int8", run_load_int8, rows, width, 1 + t},
+        {"latent_sums", run_latent_sums, rows, latents, t},
+        {"column_means", run_column_means, rows, width, t},
+        {"column_sums", run_column_sums, rows, width, t},
+        {"recon", run_recon, rows, width, 4 + 2 * t},
+        {"relu_backward", run_relu_backward, rows, latents, 3 * t},
+        {"decoder_norms", run_decoder_norms, latents, width, 4},
+        {"decoder_norm_grad", run_decoder_norm_grad, latents, width, 12},
+        {"scale", run_scale, latents, width, 8},
+        {"dot", run_dot, latents, width, 4},
+        {"adam", run_adam, latents, width, 28 + copy},
     };
     for (size_t i = 0; i < sizeof operations / sizeof *operations; i++) {
         char shape[64];
-        const char *text = operations[i].shape, *latents = NULL;
-        for (const char *c = text; *c != '\0'; c++)
-            latents = *c == 'F' ? c : latents;
-        if (latents != NULL)
-            snprintf(shape, sizeof shape, "%.*s%zu%s", (int)(latents - text), text, o->latents,
-                     latents + 1);
+        snprintf(shape, sizeof shape, "%zu x %zu", operations[i].count, operations[i].width);
+        double values = (double)operations[i].count * (double)operations[i].width;
         double seconds = bench_time(b, operations[i].run, o);
-        bench_result(b, operations[i].name, latents != NULL ? shape : text, seconds,
-                     operations[i].bytes / seconds, "GB/s", b->copy_rate);
+        bench_result(b, operations[i].name, shape, seconds, operations[i].bytes * values / seconds,
+                     "GB/s", b->copy_rate);
     }
+}
+
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
 }
 
 void bench_operations(struct bench *bench)
 {
-    struct operands o = {.latents = bench->quick ? 2048 : 16384};
-    size_t t_count = (size_t)ROWS * o.latents, f_count = o.latents * WIDTH;
-    uint32_t index[ROWS];
+    const struct bench_sizes *sizes = &bench->sizes;
+    struct operands o = {
+        .columns = {{0, (uint32_t)sizes->width}, {(uint32_t)sizes->width, (uint32_t)sizes->width}}};
+    size_t decoder = sizes->latents * 2 * sizes->width;
+    size_t count =
+        larger(larger(decoder, sizes->rows * sizes->latents),
+               larger(sizes->tokens * 2 * sizes->inner, sizes->tokens * qkv_width(bench)));
+    size_t places = larger(sizes->rows, sizes->tokens);
+    uint32_t *index = mem_alloc(places, sizeof *index);
     float one = 1;
-    if (t_count < (size_t)2 * TOKENS * INNER)
-        t_count = (size_t)2 * TOKENS * INNER;
+    if (index == NULL)
+        bench_fail("there is no memory for an index");
     for (size_t i = 0; i < 2; i++)
-        o.d_t[i] = bench_random(bench, bench->type, t_count > f_count ? t_count : f_count);
+        o.d_t[i] = bench_random(bench, bench->type, count);
     for (size_t i = 0; i < 4; i++)
-        o.d_f[i] = bench_random(bench, DTYPE_F32, f_count > t_count ? f_count : t_count);
-    for (uint32_t i = 0; i < ROWS; i++)
-        index[i] = ROWS - 1 - i;
-    o.d_index = bench_random(bench, DTYPE_F32, ROWS);
-    o.d_counts = bench_random(bench, DTYPE_F32, o.latents);
+        o.d_f[i] = bench_random(bench, DTYPE_F32, count);
+    for (size_t i = 0; i < places; i++)
+        index[i] = (uint32_t)(places - 1 - i);
+    o.d_index = bench_random(bench, DTYPE_F32, places);
+    o.d_counts = bench_random(bench, DTYPE_F32, sizes->latents);
     o.d_sums = bench_random(bench, DTYPE_F32, 64);
     o.d_one = bench_random(bench, DTYPE_F32, 1);
-    bench->kernels->upload(bench->queue, o.d_index, index, sizeof index);
+    bench->kernels->upload(bench->queue, o.d_index, index, places * sizeof *index);
     bench->kernels->upload(bench->queue, o.d_one, &one, sizeof one);
     bench->kernels->clear(bench->queue, o.d_f[2],
-                          f_count * sizeof(float)); /* no negative squares */
-    double seconds = bench_time(bench, run_attention, &o);
-    double operations = 4.0 * HEADS * HD * TOKENS * (TOKENS + 1) / 2;
-    bench_result(bench, "attention", "1024 tokens, 8/4 heads of 256", seconds, operations / seconds,
-                 "GF/s", bench->product_rate);
+                          decoder * sizeof(float)); /* no negative squares */
+    bench_attention(bench, &o);
     bench_memory_bound(bench, &o);
     void *d_memory[] = {o.d_t[0], o.d_t[1],  o.d_f[0],   o.d_f[1], o.d_f[2],
                         o.d_f[3], o.d_index, o.d_counts, o.d_sums, o.d_one};
     for (size_t i = 0; i < sizeof d_memory / sizeof *d_memory; i++)
         bench->kernels->free(bench->device, d_memory[i]);
+    free(index);
 }

@@ -1,4 +1,4 @@
-/* bench_products.c - the products of actgen and cctrain, ours and oneDNN's own in turn.
+/* bench_products.c - the products of actgen and cctrain; on the CPU ours and oneDNN's own in turn.
  *
  * oneDNN is called here as one would without the backend: the same shape, types and layouts, B in
  * the layout that it asks for where ours is packed, bias and relu as in ours, memory of the
@@ -125,7 +125,8 @@ static void create(struct product *p, const struct bench *bench)
     p->d_bias = bench_random(bench, DTYPE_F32, (size_t)s->n);
     if (k->gemm_create(bench->device, &p->gemm, s) < 0)
         bench_fail("there is no product of that shape");
-    create_theirs(p, bench);
+    if (bench->on_cpu)
+        create_theirs(p, bench);
     if (!s->packed_b)
         return;
     if (k->alloc(bench->device, &p->d_packed, k->gemm_packed_bytes(p->gemm)) < 0)
@@ -139,11 +140,18 @@ static void destroy(struct product *p, const struct bench *bench)
     void *d_memory[] = {p->d_a, p->d_b, p->d_c, p->d_packed, p->d_bias};
     for (size_t i = 0; i < sizeof d_memory / sizeof *d_memory; i++)
         bench->kernels->free(bench->device, d_memory[i]);
+    if (!bench->on_cpu)
+        return;
     for (size_t i = 0; i < 4; i++)
         dnnl_memory_destroy(p->memory[i]);
     dnnl_primitive_destroy(p->primitive);
     dnnl_stream_destroy(p->stream);
     dnnl_engine_destroy(p->engine);
+}
+
+static double operations_of(const struct kernels_gemm_shape *shape)
+{
+    return 2.0 * (double)shape->m * (double)shape->n * (double)shape->k;
 }
 
 static void bench_product(struct bench *bench, const char *name,
@@ -152,21 +160,51 @@ static void bench_product(struct bench *bench, const char *name,
     struct product p = {.shape = *shape};
     p.shape.a = p.shape.b = bench->type;
     create(&p, bench);
-    static bench_call *const calls[2] = {run_ours, run_theirs};
-    double times[2];
+    bench_call *const calls[2] = {run_ours, bench->on_cpu ? run_theirs : NULL};
+    double times[2], operations = operations_of(shape), bound = bench->product_rate;
     bench_times(times, bench, calls, &p);
-    double ours = times[0], theirs = times[1];
-    double operations = 2.0 * (double)shape->m * (double)shape->n * (double)shape->k;
     char text[96];
     snprintf(text, sizeof text, "%lld x %lld x %lld%s%s%s%s%s", (long long)shape->m,
              (long long)shape->n, (long long)shape->k, shape->trans_a ? ", A^T" : "",
              shape->trans_b ? ", B^T" : "", shape->packed_b ? ", packed" : "",
              shape->bias ? ", bias" : "", shape->relu ? ", relu" : "");
-    bench_result(bench, name, text, ours, operations / ours, "GF/s", operations / theirs);
-    double rate = operations / (ours < theirs ? ours : theirs);
-    if (bench->type == DTYPE_F32 && rate > bench->product_rate)
-        bench->product_rate = rate;
+    if (bench->on_cpu) {
+        double fastest = operations / (times[0] < times[1] ? times[0] : times[1]);
+        bound = operations / times[1];
+        if (bench->type == DTYPE_F32 && fastest > bench->product_rate)
+            bench->product_rate = fastest;
+    }
+    bench_result(bench, name, text, times[0], operations / times[0], "GF/s", bound);
     destroy(&p, bench);
+}
+
+void bench_peak(struct bench *bench)
+{
+    static const int64_t sizes[][3] = {
+        {8192, 8192, 8192}, {16384, 18432, 2304}, {16384, 2304, 9216}, {4096, 16384, 4608}};
+    int64_t divisor = bench->tiny ? 256 : 1;
+    double best = 0, best_seconds = 0;
+    char text[64] = "";
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        struct product p = {.shape = {.m = sizes[i][0] / divisor,
+                                      .n = sizes[i][1] / divisor,
+                                      .k = sizes[i][2] / divisor,
+                                      .a = bench->type,
+                                      .b = bench->type,
+                                      .c = bench->type}};
+        create(&p, bench);
+        double seconds = bench_time(bench, run_ours, &p);
+        double rate = operations_of(&p.shape) / seconds;
+        if (rate > best) {
+            best = rate, best_seconds = seconds;
+            snprintf(text, sizeof text, "%lld x %lld x %lld", (long long)p.shape.m,
+                     (long long)p.shape.n, (long long)p.shape.k);
+        }
+        destroy(&p, bench);
+    }
+    bench->product_rate = best;
+    bench_result(bench, "product (the bound of arithmetic)", text, best_seconds, best, "GF/s",
+                 best);
 }
 
 /* The five products of a training step (tools/cctrain). */
@@ -192,11 +230,10 @@ static void bench_step(struct bench *bench, const char *title, int64_t b, int64_
     }
 }
 
-/* The four products of a layer of Gemma-2 (tools/actgen), at the tokens of a chunk. */
-static void bench_layer(struct bench *bench, const char *title, int64_t d, int64_t inner,
+/* The four products of a layer of Gemma-2 (tools/actgen), m tokens at a time. */
+static void bench_layer(struct bench *bench, const char *title, int64_t m, int64_t d, int64_t inner,
                         int64_t heads_width, int64_t qkv_width)
 {
-    enum { CHUNK = 512 };
     const struct {
         const char *name;
         int64_t n, k;
@@ -206,7 +243,7 @@ static void bench_layer(struct bench *bench, const char *title, int64_t d, int64
                     {"gate and up", 2 * inner, d, bench->type},
                     {"down", d, inner, DTYPE_F32}};
     for (size_t i = 0; i < sizeof products / sizeof *products; i++) {
-        struct kernels_gemm_shape shape = {.m = CHUNK,
+        struct kernels_gemm_shape shape = {.m = m,
                                            .n = products[i].n,
                                            .k = products[i].k,
                                            .trans_b = true,
@@ -218,15 +255,33 @@ static void bench_layer(struct bench *bench, const char *title, int64_t d, int64
     }
 }
 
+/* Those of the shapes that the operations have. */
+static void bench_shapes(struct bench *bench, const char *title, size_t tokens)
+{
+    const struct bench_sizes *s = &bench->sizes;
+    char name[32];
+    snprintf(name, sizeof name, "%s layer", title);
+    bench_layer(bench, name, (int64_t)tokens, (int64_t)s->width, (int64_t)s->inner,
+                (int64_t)(s->heads * s->head_dim),
+                (int64_t)((s->heads + 2 * s->key_heads) * s->head_dim));
+    snprintf(name, sizeof name, "%s step", title);
+    bench_step(bench, name, (int64_t)s->rows, 2 * (int64_t)s->width, (int64_t)s->latents);
+}
+
 void bench_products(struct bench *bench)
 {
-    bench_layer(bench, "2b layer", 2304, 9216, 8 * 256, 16 * 256);
-    bench_layer(bench, "demo layer", 128, 384, 4 * 32, 8 * 32);
-    bench_step(bench, "demo step", 1024, 256, 1024);
-    if (bench->quick) {
-        bench_step(bench, "2b step", 2048, 4608, 2048);
+    enum { CHUNK = 512 }; /* of a forward pass, tools/actgen/pass.h */
+    if (bench->tiny) {
+        bench_shapes(bench, "tiny", bench->sizes.tokens);
         return;
     }
-    bench_step(bench, "2b step", 2048, 4608, 16384);
-    bench_step(bench, "2b step", 4096, 4608, 16384);
+    bench_shapes(bench, "2b", CHUNK);
+    if (!bench->on_cpu) {
+        bench_shapes(bench, "2b", bench->sizes.tokens);
+        return;
+    }
+    bench_layer(bench, "demo layer", CHUNK, 128, 384, 4 * 32, 8 * 32);
+    bench_step(bench, "demo step", 1024, 256, 1024);
+    if (!bench->quick)
+        bench_step(bench, "2b step", 4096, 4608, 16384);
 }
