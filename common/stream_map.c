@@ -59,12 +59,11 @@ static int map_end(struct stream_part *part, const struct io_file *file, int64_t
                                   JSON_REJECT_DUPLICATES, &error);
         json_int_t said = json_integer_value(json_object_get(json, "records"));
         json_int_t rows = json_integer_value(json_object_get(json, "rows"));
-        json_int_t not_finite =
-            json_integer_value(json_object_get(json_object_get(json, "skipped"), "not_finite"));
         part->has_end = json != NULL && said == (json_int_t)records && rows >= 0;
         part->joined = json != NULL && said < (json_int_t)records;
         part->rows = part->has_end ? (uint64_t)rows : 0;
-        part->not_finite = part->has_end && not_finite > 0 ? (uint64_t)not_finite : 0;
+        json_decref(part->skipped);
+        part->skipped = part->has_end ? json_incref(json_object_get(json, "skipped")) : NULL;
         part->first_row = record.header.first_row - part->rows;
         json_decref(json);
     }
@@ -98,6 +97,12 @@ static int map_walk(struct stream_part *part, const struct io_file *file, int64_
     return frames < 2 || part->joined ? 0 : map_end(part, file, last, frames - 2);
 }
 
+static void map_free_part(struct stream_part *part)
+{
+    index_free(&part->index);
+    json_decref(part->skipped);
+}
+
 static void map_reverse(struct stream_part *parts, size_t count)
 {
     for (size_t i = 0; i < count / 2; i++) {
@@ -126,7 +131,7 @@ static int map_file(struct stream_map *map, const struct io_file *file, size_t n
         if (status == 0)
             status = map_add(map, &part);
         if (status != 0) {
-            index_free(&part.index);
+            map_free_part(&part);
             return status;
         }
         end = part.start;
@@ -151,9 +156,15 @@ int stream_map_build(struct stream_map *map, const struct io_file *files, size_t
 void stream_map_free(struct stream_map *map)
 {
     for (size_t i = 0; i < map->count; i++)
-        index_free(&map->parts[i].index);
+        map_free_part(&map->parts[i]);
     free(map->parts);
     memset(map, 0, sizeof *map);
+}
+
+uint64_t stream_part_skipped(const struct stream_part *part, const char *reason)
+{
+    json_int_t count = json_integer_value(json_object_get(part->skipped, reason));
+    return count > 0 ? (uint64_t)count : 0;
 }
 
 bool stream_map_rows(const struct stream_map *map, uint64_t *rows)

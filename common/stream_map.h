@@ -7,6 +7,7 @@
 #ifndef CCPIPE_STREAM_MAP_H
 #define CCPIPE_STREAM_MAP_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -20,7 +21,7 @@ struct stream_part {
     bool has_end;       /* the last record is a whole END */
     bool joined;        /* several parts, not told apart: END counts less, or more lies behind it */
     uint64_t rows, first_row; /* of END and BEGIN; 0 without END */
-    uint64_t not_finite;      /* rows of BEGIN's count that END says were left out */
+    json_t *skipped;          /* {"reason": count} of what END says was left out, or NULL; owned */
     struct index index;       /* with entries only where the file had a good one */
 };
 
@@ -33,6 +34,9 @@ struct stream_map {
  * error: whoever reads them will meet it. Negative codes are for I/O and memory alone. */
 int stream_map_build(struct stream_map *map, const struct io_file *files, size_t count) MUST_CHECK;
 void stream_map_free(struct stream_map *map);
+
+/* What a part's END says was left out for `reason`; 0 without END. */
+uint64_t stream_part_skipped(const struct stream_part *part, const char *reason);
 
 /* Rows of all parts, where each has its END. */
 bool stream_map_rows(const struct stream_map *map, uint64_t *rows);

@@ -230,10 +230,11 @@ static int reader_map(struct stream_reader *reader)
     /* With several parts BEGIN spoke of the first alone, and with one it could not know what would
      * be left out. Any other difference is a fault, which shows when the rows are counted. */
     bool joined = stream_map_is_joined(&reader->map);
+    uint64_t not_finite = stream_part_skipped(&reader->map.parts[0], "not_finite");
     if (!begin->has_rows || joined)
         begin->has_rows = stream_map_rows(&reader->map, &begin->rows);
-    else if (reader->map.parts[0].not_finite <= begin->rows)
-        begin->rows -= reader->map.parts[0].not_finite;
+    else if (not_finite <= begin->rows)
+        begin->rows -= not_finite;
     if (joined && begin->has_seq_len) {
         status = stream_map_same_length(&reader->map, reader->files);
         begin->has_seq_len = status == 1;

@@ -56,6 +56,14 @@ value() {
     [ "$(value rows "$file")" = 8 ]
 }
 
+@test "info sums what was left out over the parts" {
+    "${BIN:-bin}/tokstream" --seq-len 200 demo/tiny-gemma2/tokens/validation.parquet -o "$file"
+    cat "$file" "$file" >"$file.2"
+    [ "$(value skipped.cut "$file")" = 200 ]
+    [ "$(value skipped.cut_tokens "$file")" = $((200 * 56)) ]
+    [ "$(value skipped.cut "$file.2")" = 400 ]
+}
+
 @test "info of checkpoints, and of a run as pipelines/resume reads it" {
     [ "$(value type $CC)" = run ]
     [ "$(value steps.0 $CC)" = 7 ]

@@ -118,6 +118,29 @@ static int describe_codec(struct describe *out, const struct io_file *file)
     return status < 0 ? status : 0;
 }
 
+/* What the parts' ENDs say was left out, by reason. */
+static int describe_skipped(struct describe *out, const struct stream_map *map)
+{
+    json_t *sums = json_object();
+    int failed = sums == NULL ? -1 : 0;
+    for (size_t i = 0; i < map->count && failed == 0; i++) {
+        const char *reason;
+        json_t *count;
+        json_object_foreach(map->parts[i].skipped, reason, count)
+        {
+            json_int_t before = json_integer_value(json_object_get(sums, reason));
+            json_t *sum = json_integer(before + json_integer_value(count));
+            failed |= json_object_set_new(sums, reason, sum);
+        }
+    }
+    if (failed != 0) {
+        json_decref(sums);
+        return mem_fail("counts", map->count, sizeof *map->parts);
+    }
+    describe_set(out, "skipped", sums);
+    return 0;
+}
+
 /* Parts, records, rows and sizes of a regular file. */
 static int describe_extent(struct describe *out, const struct io_file *file)
 {
@@ -144,8 +167,9 @@ static int describe_extent(struct describe *out, const struct io_file *file)
     describe_set(out, "index", json_boolean(indexed));
     describe_set(out, "records", indexed ? json_integer((json_int_t)records) : json_null());
     describe_count(out, "bytes", (uint64_t)size);
+    status = describe_skipped(out, &map);
     stream_map_free(&map);
-    return 0;
+    return status;
 }
 
 static int describe_stream(struct describe *out, const char *path)
