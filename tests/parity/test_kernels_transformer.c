@@ -4,8 +4,8 @@
 #include <float.h>
 
 /* Sizes (rows, columns): single ones, primes, beside a tile, enough for several threads. */
-static const size_t sizes[][2] = {{1, 1},   {1, 2},    {3, 7},    {0, 16},
-                                  {17, 61}, {5, 1024}, {3, 2051}, {67, 1009}};
+static const size_t sizes[][2] = {{1, 1},    {1, 2},    {3, 7},    {0, 16},   {17, 61},
+                                  {5, 1024}, {3, 2051}, {7, 1028}, {67, 1009}};
 enum { SIZES = sizeof sizes / sizeof *sizes };
 
 /* Smallest steps of f32 and bf16: what a result near zero may be off by. */
@@ -215,6 +215,7 @@ static void check_rope(struct parity *parity)
     check_rope_of(parity, 31, 3, 34, 5 * 34);
     check_rope_of(parity, 13, 12, 256, 16 * 256);
     check_rope_of(parity, 3, 1, 1022, 1023);
+    check_rope_of(parity, 5, 2, 16, 35);
 }
 
 /* gelu(x) = x / (1 + exp(-2 s)), s = sqrt(2 / pi) (x + 0.044715 x^3): the argument 2 s is off by at
@@ -365,20 +366,20 @@ static void check_emission(struct parity *parity, const struct emission *e)
     parity_free(parity, d_rows);
 }
 
-/* Odd places in the row, so that nothing is aligned; an index may repeat. */
+/* Odd places in the row, so that nothing is aligned, or even ones; an index may repeat. */
 static void check_emit_rows(struct parity *parity)
 {
     static const enum dtype types[] = {DTYPE_F32, DTYPE_BF16, DTYPE_I8};
     static const float scales[] = {1.0f, 0.037f, -0.5f};
     for (size_t i = 0; i < SIZES; i++) {
-        for (size_t t = 0; t < 9; t++) {
+        for (size_t t = 0; t < 18; t++) {
             struct emission e = {.rows = sizes[i][0],
                                  .d = sizes[i][1],
-                                 .scale = scales[t / 3],
+                                 .scale = scales[t / 3 % 3],
                                  .type = types[t % 3],
-                                 .at = 9,
+                                 .at = t < 9 ? 9 : 16,
                                  .quantum_at = 3};
-            e.row_bytes = e.at + e.d * dtype_size(e.type) + 4;
+            e.row_bytes = e.at + e.d * dtype_size(e.type) + (t < 9 ? 4 : 16);
             check_emission(parity, &e);
         }
     }
