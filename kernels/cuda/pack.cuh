@@ -17,21 +17,9 @@ template <class T, int V> struct alignas(V * sizeof(T)) pack {
     T at[V];
 };
 
-/* A GPU refuses what a host would let pass. */
-static __device__ __forceinline__ void pack_check(const void *address, size_t bytes)
-{
-#ifdef CCPIPE_EMU
-    assert(reinterpret_cast<uintptr_t>(address) % bytes == 0);
-#else
-    (void)address;
-    (void)bytes;
-#endif
-}
-
 template <class T, int V>
 static __device__ __forceinline__ void pack_load(float (&values)[V], const T *from)
 {
-    pack_check(from, sizeof(pack<T, V>));
     const pack<T, V> elements = *reinterpret_cast<const pack<T, V> *>(from);
 #pragma unroll
     for (int i = 0; i < V; i++)
@@ -45,7 +33,6 @@ static __device__ __forceinline__ void pack_store(T *to, const float (&values)[V
 #pragma unroll
     for (int i = 0; i < V; i++)
         elements.at[i] = from_f32<T>(values[i]);
-    pack_check(to, sizeof elements);
     *reinterpret_cast<pack<T, V> *>(to) = elements;
 }
 

@@ -1,7 +1,9 @@
 /* fibers.cc - runs a kernel: a fiber for each thread of a block, blocks one after the other.
  *
- * A fiber is a stack and a saved stack pointer. The scheduler passes over a block's fibers in the
- * order that EMU_ORDER names and lets each run until it waits in a collective or returns. A
+ * A fiber is a stack and a saved stack pointer. The scheduler takes a block's warps in the order
+ * that EMU_ORDER names and lets each run as far as it gets without the others; in a warp it passes
+ * over the fibers and lets each run until it waits in a collective or returns. In random order it
+ * passes over all fibers of the block now and then, so that warps do not always wait at barriers. A
  * collective of a warp is over when its last live lane has come; the lane that comes last wakes the
  * others and goes on, they follow in the same or the next pass. A block barrier is over when all
  * threads of the block wait at it. A pass in which nobody could run is a deadlock.
@@ -308,21 +310,26 @@ static bool run_pass(unsigned first, unsigned count)
     return moved;
 }
 
-/* One warp runs ahead of the others until it waits for them. */
-static void run_ahead(void)
+/* Lets each warp, one after the other, run until it waits for the others: as far ahead of them as
+ * can be. */
+static bool run_warps(void)
 {
-    unsigned first = emu_random(run.warp_count) * LANES;
-    while (run.fault[0] == '\0' && run_pass(first, std::min<unsigned>(LANES, run.count - first)))
-        continue;
+    struct pass pass = start_pass(run.warp_count);
+    bool moved = false;
+    for (unsigned i = 0; i < run.warp_count; i++) {
+        unsigned first = at_pass(pass, i, run.warp_count) * LANES;
+        while (run_pass(first, std::min<unsigned>(LANES, run.count - first)))
+            moved = true;
+    }
+    return moved;
 }
 
 static void run_block(void)
 {
     start_block();
     while (run.live > 0 && run.fault[0] == '\0') {
-        if (emu_order() == EMU_RANDOM && emu_random(2) == 0)
-            run_ahead();
-        else if (!run_pass(0, run.count))
+        bool together = emu_order() == EMU_RANDOM && emu_random(2) == 0;
+        if (!(together ? run_pass(0, run.count) : run_warps()))
             snprintf(
                 run.fault, sizeof run.fault,
                 "deadlock: of %u threads of block (%u, %u, %u) %u wait at a barrier, others in "
