@@ -10,20 +10,21 @@
  *   O (16, hd) = O * correction + P V     in registers
  *
  * Both products are on the tensor cores; the accumulator of the first is the left side of the
- * second without leaving its registers. The next tile of keys and values is on its way to shared
- * memory while this one is used. A row's sum is over the rounded weights, so that the weights that
- * multiply add up to 1. Exponentials are powers of 2: scores are scaled by log2 e beforehand.
+ * second without leaving its registers. Values are on their way to shared memory during the first
+ * product, the next keys during the second. A row's sum is over the rounded weights, so that the
+ * weights that multiply add up to 1. Exponentials are powers of 2: scores are scaled by log2 e
+ * beforehand.
  *
  * Shared rows are 16 bytes longer than hd, an odd number of 16-byte chunks, so that the eight rows
- * of a matrix lie in different banks. At hd 256: Q 66 KB, two buffers of K and V 132 KB, one block
- * of 8 warps on a multiprocessor; O takes 128 registers a thread, S 32.
+ * of a matrix lie in different banks. At hd 256: Q 66 KB, K and V 33 KB each (an A100 has 163), one
+ * block of 8 warps on a multiprocessor; O takes 128 registers a thread, S 32.
  *
  * plain, for f32 (and for shapes that flash does not take): a warp has one query of one head and
  * streams over the visible keys 32 at a time, a key a lane.
  *
  * Tiles begin at the sequence's first row, so what is computed for a sequence does not depend on
  * where it stands or beside what. Spans travel as the kernel's argument, MOST_SPANS to a launch, as
- * host memory would have to be copied and kept. Blocks with the most keys come first.
+ * host memory would have to be copied and kept. A span's blocks with the most keys come first.
  *
  * A value that is not finite makes rows of its own sequence not finite, earlier ones of its tile
  * too: a weight of 0 times it is NaN.
@@ -177,25 +178,34 @@ static __device__ __forceinline__ void flash_scores(float (&s)[KEYS / 8][4], con
     }
 }
 
-/* Products of queries and keys to scores in units of log2 e, -INFINITY where a row does not see the
- * key. position[i]: of row g + 8i. */
-static __device__ __forceinline__ void flash_mask(float (&s)[KEYS / 8][4],
-                                                  const struct shape &shape,
-                                                  const uint32_t (&position)[2], uint32_t first,
-                                                  bool all_visible)
+/* Products of queries and keys to scores in units of log2 e. */
+static __device__ __forceinline__ void flash_cap(float (&s)[KEYS / 8][4], float scale, float cap)
+{
+#pragma unroll
+    for (int n = 0; n < KEYS / 8; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            s[n][e] *= scale;
+    if (cap <= 0)
+        return;
+#pragma unroll
+    for (int n = 0; n < KEYS / 8; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            s[n][e] = cap * tanhf(s[n][e]);
+}
+
+/* -INFINITY where a row does not see the key. position[i]: of row g + 8i. */
+static __device__ __forceinline__ void
+flash_mask(float (&s)[KEYS / 8][4], const uint32_t (&position)[2], uint32_t first, uint32_t window)
 {
     const uint32_t t = threadIdx.x % 4;
 #pragma unroll
     for (int n = 0; n < KEYS / 8; n++) {
 #pragma unroll
         for (int e = 0; e < 4; e++) {
-            s[n][e] *= shape.scale;
-            if (shape.cap > 0)
-                s[n][e] = shape.cap * tanhf(s[n][e]);
-            if (all_visible)
-                continue;
             const uint32_t key = first + n * 8 + 2 * t + e % 2, query = position[e / 2];
-            if (key > query || query - key >= shape.window)
+            if (key > query || query - key >= window)
                 s[n][e] = -INFINITY;
         }
     }
@@ -327,7 +337,9 @@ static __global__ void __launch_bounds__(THREADS, HD <= 128 ? 2 : 1)
             load_keys<HD>(k, d_keys, shape, first + KEYS, end);
         const bool all_visible =
             first + KEYS - 1 <= tile.position && tile.position + queries - 1 - first < shape.window;
-        flash_mask(s, shape, position, first, all_visible);
+        flash_cap(s, shape.scale, shape.cap);
+        if (!all_visible)
+            flash_mask(s, position, first, shape.window);
         flash_softmax<HD>(state, s);
         flash_add<HD>(state, s, v);
     }
