@@ -408,6 +408,14 @@ static bool within_limits(const struct emu_shape &shape)
            may_have(shape);
 }
 
+/* EMU_FAIL=N: the process's N-th kernel is lost, and the context with it. */
+static bool is_lost(void)
+{
+    static unsigned long kernels;
+    const char *named = getenv("EMU_FAIL");
+    return named != NULL && ++kernels == strtoul(named, NULL, 10);
+}
+
 void emu_enqueue_kernel(const struct emu_shape &shape, cudaStream_t stream,
                         std::function<void()> thread)
 {
@@ -419,8 +427,9 @@ void emu_enqueue_kernel(const struct emu_shape &shape, cudaStream_t stream,
         last_launch = cudaErrorInvalidConfiguration;
         return;
     }
-    cudaError_t error =
-        emu_enqueue(stream, [shape, thread] { return emu_run_kernel(shape, thread); });
+    cudaError_t error = emu_enqueue(stream, [shape, thread] {
+        return is_lost() ? cudaErrorLaunchFailure : emu_run_kernel(shape, thread);
+    });
     if (error != cudaSuccess)
         last_launch = error;
 }
