@@ -35,8 +35,8 @@ struct emu_stream {
 };
 
 static std::vector<struct emu_stream *> streams;
-static cudaError_t sticky = cudaSuccess;      /* of a kernel: the context is lost */
-static cudaError_t last_launch = cudaSuccess; /* what cudaGetLastError() tells once */
+static cudaError_t sticky = cudaSuccess;     /* of a kernel: the context is lost */
+static cudaError_t last_error = cudaSuccess; /* what cudaGetLastError() tells once */
 static uint64_t random_state = 1;
 
 /* ---- order */
@@ -73,8 +73,8 @@ unsigned emu_random(unsigned n)
 cudaError_t cudaGetLastError(void)
 {
     emu_guard guard(emu_lock);
-    cudaError_t error = sticky != cudaSuccess ? sticky : last_launch;
-    last_launch = cudaSuccess;
+    cudaError_t error = sticky != cudaSuccess ? sticky : last_error;
+    last_error = cudaSuccess;
     return error;
 }
 
@@ -241,7 +241,10 @@ cudaError_t emu_release(void *memory);
 cudaError_t cudaMalloc(void **memory, size_t bytes)
 {
     emu_guard guard(emu_lock);
-    return sticky != cudaSuccess ? sticky : emu_allocate(memory, bytes);
+    cudaError_t error = sticky != cudaSuccess ? sticky : emu_allocate(memory, bytes);
+    if (error != cudaSuccess)
+        last_error = error;
+    return error;
 }
 
 cudaError_t cudaFree(void *memory)
@@ -424,12 +427,12 @@ void emu_enqueue_kernel(const struct emu_shape &shape, cudaStream_t stream,
         fprintf(stderr, "emu: %s: grid (%u, %u, %u), block (%u, %u, %u), %zu bytes shared\n",
                 shape.name, shape.grid.x, shape.grid.y, shape.grid.z, shape.block.x, shape.block.y,
                 shape.block.z, shape.shared_bytes);
-        last_launch = cudaErrorInvalidConfiguration;
+        last_error = cudaErrorInvalidConfiguration;
         return;
     }
     cudaError_t error = emu_enqueue(stream, [shape, thread] {
         return is_lost() ? cudaErrorLaunchFailure : emu_run_kernel(shape, thread);
     });
     if (error != cudaSuccess)
-        last_launch = error;
+        last_error = error;
 }
