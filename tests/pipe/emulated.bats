@@ -102,9 +102,10 @@ same_weights() {
 
 @test "losses and gradients of a run in f32 are the CPU's" {
     local key
-    for key in loss l2_loss grad_norm fve fve_A fve_B; do
+    for key in loss l2_loss l1_loss grad_norm fve fve_A fve_B; do
         same_figure $key "$dir/run.cpu" "$dir/run.cuda" 1e-4
     done
+    same_figure l0_loss "$dir/run.cpu" "$dir/run.cuda" 1e-3 # one latent of one row: 1/32 of more than 32
 }
 
 @test "losses of a run in bf16 are those of f32, within a rounding to bf16" {
@@ -119,12 +120,25 @@ same_weights() {
     same_figure loss "$dir/run.cpu" "$BATS_TEST_TMPDIR/run" 0.00390625
 }
 
-@test "a pipe gives the bytes of the stages one by one" {
+# A factor is sqrt(d) over a mean of row norms, which are off by 2e-5 at most on either device.
+@test "factors that a device estimates are the CPU's" {
+    local device
+    for device in cpu cuda; do
+        on $device "$BIN/actgen" -q --device $device --dtype f32 --norm estimate --norm-out "$BATS_TEST_TMPDIR/$device" \
+            --model "base=$pair/base" --hook blocks.1.hook_mlp_out -o "$BATS_TEST_TMPDIR/rows" "$dir/tokens"
+    done
+    paste -d ' ' "$BATS_TEST_TMPDIR/cpu" "$BATS_TEST_TMPDIR/cuda" | tee "$BATS_TEST_TMPDIR/both"
+    grep -o '[0-9]\+\.[0-9]\+' "$BATS_TEST_TMPDIR/both" | awk '
+        { factor[NR] = $1 }
+        END { off = factor[2] / factor[1] - 1; exit NR != 2 || off > 4e-5 || off < -4e-5 }'
+}
+
+@test "a pipe gives the bytes of the stages one by one, on another device too" {
     "$BIN/tokstream" -q --limit 3 --seq-len 96 "$pair/tokens/validation.parquet" |
         on cuda "$BIN/actgen" -q --device cuda:0 --dtype f32 --row-dtype f32 --norm "$dir/norm.json" \
             --model "base=$pair/base" --model "chat=$pair/chat" --hook blocks.2.hook_resid_pre |
         "$BIN/shufbuf" -q --rows 50 --seed 3 |
-        on cuda "$BIN/cctrain" -q --device cuda --dtype f32 --out "$BATS_TEST_TMPDIR/run" --latents 64 \
+        on cuda "$BIN/cctrain" -q --device cuda:1 --dtype f32 --out "$BATS_TEST_TMPDIR/run" --latents 64 \
             --batch 32 --steps 8 --lr 1e-3
     same_weights "$BATS_TEST_TMPDIR/run" "$dir/run.cuda"
 }
@@ -164,6 +178,18 @@ same_weights() {
     grep -q 'unspecified launch failure' "$BATS_TEST_TMPDIR/err"
     run "$BIN/ccanalyze" dump "$BATS_TEST_TMPDIR/rows"
     [ "$status" -eq 66 ]
+}
+
+@test "no device is 76, before any row" {
+    local status=0
+    EMU_DEVICES=0 actgen cuda f32 f32 - >"$BATS_TEST_TMPDIR/rows" 2>"$BATS_TEST_TMPDIR/err" || status=$?
+    [ "$status" -eq 76 ]
+    grep -q 'error: there is no CUDA device: ' "$BATS_TEST_TMPDIR/err"
+    [ ! -s "$BATS_TEST_TMPDIR/rows" ]
+    status=0
+    EMU_DEVICES=0 train cuda f32 "$dir/cuda.f32" "$BATS_TEST_TMPDIR/run" 2>"$BATS_TEST_TMPDIR/err" || status=$?
+    [ "$status" -eq 76 ]
+    [ ! -e "$BATS_TEST_TMPDIR/run" ]
 }
 
 @test "too little device memory is 71, says what was asked and what is free, and comes before any row" {
