@@ -6,6 +6,8 @@
 #   make check-deep sanitizer build, fuzzers, kill loops: minutes to hours
 #   make demo       the pipeline on the bundled pair of models, demo/report.html
 #   make bench      the speed of each operation beside its bound (BENCH_FLAGS=--quick)
+#   make gpu-check  the CUDA backend on this machine's GPU: parity, training, speed (doc/GPU.md)
+#   make gpu-bundle the same for another machine, build/ccpipe-gpu.tar.gz
 #   make lint       format, headers, include direction, shellcheck
 #   make man        doc/man/*.1 from the option tables
 #   make install    to $(DESTDIR)$(PREFIX)
@@ -58,7 +60,7 @@ BACKENDS := $(CPU_BACKENDS) $(if $(filter 1,$(CUDA)),$(CUDA_BACKEND))
 UNIT_TESTS := $(patsubst %.c,$(B)/%,$(wildcard tests/unit/test_*.c tests/parity/test_*.c))
 FUZZERS := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
-.PHONY: all deps test test-programs check-deep demo lint man bench bench-forward install clean fuzzers
+.PHONY: all deps test test-programs check-deep demo lint man bench bench-forward gpu-check gpu-bundle install clean fuzzers
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -149,6 +151,14 @@ bench: $(CPU_BACKENDS) $(B)/bench_kernels
 bench-forward: $(CPU_BACKENDS) $(B)/tests/bench/actgen/bench_forward
 	@CCPIPE_BACKENDS=$(BIN) $(B)/tests/bench/actgen/bench_forward $(BENCH_FLAGS)
 
+# What tests/gpu/check runs, here or from a bundle on another machine.
+GPU_PROGRAMS := $(B)/bench_kernels $(B)/tests/gpu/make_inputs $(filter $(B)/tests/parity/%,$(UNIT_TESTS))
+GPU_BUNDLE := $(B)/ccpipe-gpu.tar.gz
+gpu-check: all $(GPU_PROGRAMS)
+	@tests/gpu/check $(GPU_FLAGS)
+gpu-bundle: all $(CUDA_BACKEND) $(GPU_PROGRAMS)
+	@BUILD=$(B) BIN=$(BIN) tests/gpu/bundle $(GPU_BUNDLE)
+
 # Fuzzers are built from source by clang, all modules instrumented.
 FUZZ_SOURCES := $(wildcard common/*.c) $(foreach tool,$(TOOLS),$(call tool_sources,$(tool)))
 FUZZ_OBJECTS := $(patsubst %.c,$(B)/fuzz/obj/%.o,$(FUZZ_SOURCES))
@@ -167,7 +177,7 @@ fuzzers: $(FUZZERS)
 deps:
 	@tools/install-deps $(PACKAGES) $(TEST_PACKAGES)
 
-test-programs: all $(UNIT_TESTS) $(EMU_BACKEND) $(EMU_TESTS)
+test-programs: all $(UNIT_TESTS) $(EMU_BACKEND) $(EMU_TESTS) $(GPU_PROGRAMS)
 
 test: deps
 	@$(MAKE) --no-print-directory -j2 test-programs fuzzers

@@ -3,13 +3,12 @@
  *   make bench-forward BENCH_FLAGS='[--threads N | --processor-time] [--dtype f32] [--layers N]
  * [--batch N]'
  *
- * Makes a model of N layers with random weights (never zeros: some processors multiply those
- * faster) in a folder of its own, loads it and runs sequences of 1024 tokens through it as actgen
- * does, with a clock around every operation. Beside the time in products stands that of the same
- * products alone, as long as a pass (m = its tokens) and again and again with the same weights:
- * what is lost to chunks of 512 tokens and to weights that come from memory. A table of name,
- * seconds, part, then lines of name, tab, number. --processor-time takes one thread and counts what
- * that thread got, where the machine has other things to do.
+ * Makes a model of N layers with random weights in a folder of its own, loads it and runs sequences
+ * of 1024 tokens through it as actgen does, with a clock around every operation. Beside the time in
+ * products stands that of the same products alone, as long as a pass (m = its tokens) and again and
+ * again with the same weights: what is lost to chunks of 512 tokens and to weights that come from
+ * memory. A table of name, seconds, part, then lines of name, tab, number. --processor-time takes
+ * one thread and counts what that thread got, where the machine has other things to do.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,10 +21,11 @@
 #include "common/log.h"
 #include "common/mem.h"
 #include "common/safetensors.h"
+#include "tests/bench/actgen/random_model.h"
 #include "tools/actgen/gemma2_model.h"
 #include "tools/actgen/pass.h"
 
-enum { LENGTH = 1024, VOCAB = 1024, REPEATS = 3, NAME_BYTES = 96, MOST_TENSORS = 512 };
+enum { LENGTH = 1024, VOCAB = 1024, REPEATS = 3 };
 
 static const struct gemma2_config shape = {.vocab = VOCAB,
                                            .width = 2304,
@@ -121,73 +121,6 @@ static const struct kernels *timed_table(void)
     table.geglu = timed_geglu;
     table.gemm = timed_gemm;
     return &table;
-}
-
-/* ---- a model with random weights */
-
-struct maker {
-    struct safetensors_entry entries[MOST_TENSORS];
-    char names[MOST_TENSORS][NAME_BYTES];
-    size_t count;
-    uint64_t state;
-};
-
-/* Uniform in -scale .. scale, as BF16. */
-static void add(struct maker *maker, const char *name, uint64_t rows, uint64_t columns, float scale)
-{
-    size_t n = (size_t)(rows * columns);
-    uint16_t *values = mem_alloc(n, sizeof *values);
-    if (values == NULL || maker->count == MOST_TENSORS)
-        require(mem_fail("weights", n, sizeof *values));
-    for (size_t i = 0; i < n; i++) {
-        maker->state = maker->state * 6364136223846793005u + 1442695040888963407u;
-        values[i] = dtype_f32_to_bf16(scale * (float)(int32_t)(maker->state >> 32) * 0x1p-31f);
-    }
-    snprintf(maker->names[maker->count], NAME_BYTES, "%s", name);
-    maker->entries[maker->count] = (struct safetensors_entry){.name = maker->names[maker->count],
-                                                              .type = SAFETENSORS_BF16,
-                                                              .rank = columns == 1 ? 1 : 2,
-                                                              .shape = {rows, columns},
-                                                              .data = values};
-    maker->count++;
-}
-
-static void add_layer(struct maker *maker, uint32_t layer)
-{
-    const uint64_t d = shape.width, inner = shape.inner, hd = shape.head_dim;
-    const struct {
-        const char *name;
-        uint64_t rows, columns;
-    } parts[] = {{"self_attn.q_proj", shape.heads * hd, d},
-                 {"self_attn.k_proj", shape.key_heads * hd, d},
-                 {"self_attn.v_proj", shape.key_heads * hd, d},
-                 {"self_attn.o_proj", d, shape.heads * hd},
-                 {"mlp.gate_proj", inner, d},
-                 {"mlp.up_proj", inner, d},
-                 {"mlp.down_proj", d, inner},
-                 {"input_layernorm", d, 1},
-                 {"post_attention_layernorm", d, 1},
-                 {"pre_feedforward_layernorm", d, 1},
-                 {"post_feedforward_layernorm", d, 1}};
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
-        char name[NAME_BYTES];
-        snprintf(name, sizeof name, "model.layers.%u.%s.weight", (unsigned)layer, parts[i].name);
-        add(maker, name, parts[i].rows, parts[i].columns, parts[i].columns == 1 ? 0.2f : 0.03f);
-    }
-}
-
-static void make_model(const char *path)
-{
-    struct maker *maker = mem_alloc_zero(1, sizeof *maker);
-    if (maker == NULL)
-        require(mem_fail("a model", 1, sizeof *maker));
-    add(maker, "model.embed_tokens.weight", VOCAB, shape.width, 0.05f);
-    for (uint32_t i = 0; i < bench.layers; i++)
-        add_layer(maker, i);
-    require(safetensors_write(path, maker->entries, maker->count, NULL));
-    for (size_t i = 0; i < maker->count; i++)
-        free((void *)(uintptr_t)maker->entries[i].data);
-    free(maker);
 }
 
 /* ---- the pass */
@@ -357,7 +290,7 @@ int main(int argc, char **argv)
     if (mkdtemp(folder) == NULL)
         require(log_fail_errno("cannot make a folder"));
     char *path = io_join(folder, "model.safetensors");
-    make_model(path);
+    require(random_model_write(path, &shape, bench.layers, 49));
     require(kernels_open(&bench.plain, &bench.on.device, "auto", bench.threads, bench.type));
     require(bench.plain->queue_create(bench.on.device, &bench.on.queue));
     bench.on.kernels = timed_table();
