@@ -12,8 +12,8 @@
  * Sums down the columns: a block has ROW_CHUNK rows of 32 packs, a warp reads the packs of one row,
  * and the warps have rows WARPS apart; a second kernel adds the chunks. With 4096 rows there are 16
  * chunks, which fills the device even at 4608 columns, and the parts are a thirtieth of what is
- * read. Sums along a row: one block has the row. Either way the order depends on the shape alone,
- * and there are no atomics.
+ * read in bf16. Sums along a row: one block has the row. Either way the order depends on the shape
+ * alone, and there are no atomics.
  *
  * Packs are used where every source begins and ends at one. Rows of int8 begin at any address and
  * are a small part of a step: their bytes are read one by one. f64 sums are cheap where the chip

@@ -3,13 +3,16 @@
  * The emulation lets the sources of kernels/cuda run where there is no GPU, in the hope to find
  * there what would fail on one:
  *
- *   fibers.cc   runs a kernel: one fiber per thread, one block after the other. Threads and blocks
- *               run forward, backward or in random order (EMU_ORDER=forward|backward|random:SEED),
- *               each as far as the next barrier, so that a missing one shows as a wrong result
- * under some order. Threads that wait at different barriers, or for one that has returned, are a
- * fault. runtime.cc  streams, events, errors. What is launched runs when somebody waits for it, and
- * streams advance in random order, so that a missing wait for an event shows. memory.cc   device
- * memory: filled with NaN, between pages that cannot be touched.
+ * - fibers.cc runs a kernel: one fiber per thread, one block after the other. A warp runs as far
+ *   ahead of the others as barriers let it, so that a missing one shows as a wrong result. Threads
+ *   that wait at different barriers, or for one that has returned, are a fault.
+ * - runtime.cc has streams, events, errors. What is launched runs when somebody waits for it, and
+ *   streams advance in random order, so that a missing wait for an event shows.
+ * - memory.cc has device memory: filled with NaN, between pages that cannot be touched.
+ *
+ * The environment says what there is to emulate: EMU_ORDER=forward|backward|random:SEED of threads
+ * and blocks, EMU_DEVICES=N, EMU_MEMORY=BYTES, EMU_DRIVER=VERSION (0: none), EMU_CAPABILITY=80, and
+ * EMU_FAIL=N: the process's N-th kernel is lost.
  *
  * Calls may come from several threads; one lock guards all. It says nothing of speed, nor of what
  * the hardware does inside of a warp between two collectives.
