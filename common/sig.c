@@ -1,16 +1,20 @@
-/* sig.c - a flag and a self-pipe; the handler uses async-signal-safe calls alone. */
+/* sig.c - a flag and a self-pipe; the handler uses async-signal-safe calls alone. The flag is read
+ * in every thread: an atomic that is lock-free, which a handler may write as well.
+ */
 #include "sig.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "log.h"
 
-static volatile sig_atomic_t sig_number;
+static _Atomic int sig_number;
+_Static_assert(ATOMIC_INT_LOCK_FREE == 2, "a signal handler writes it");
 static int sig_pipe[2] = {-1, -1};
 
 static void sig_handler(int number)
