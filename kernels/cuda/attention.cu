@@ -72,7 +72,8 @@ struct tile {
     uint32_t position, count;
 };
 
-/* Tile `number` of all; within a span the last one, which sees most, comes first. */
+/* Tile `number` of all, of the last span that does not begin behind it, so of none that is empty;
+ * within a span the last tile, which sees most, comes first. */
 static __device__ struct tile find_tile(const struct span_list &list, size_t queries,
                                         uint32_t number)
 {
@@ -409,8 +410,6 @@ static void fill_list(struct span_list *list, size_t *next, const struct kernels
 {
     list->count = list->tiles = 0;
     for (; *next < span_count && list->count < MOST_SPANS; (*next)++) {
-        if (spans[*next].length == 0)
-            continue;
         list->spans[list->count] = spans[*next];
         list->tiles_before[list->count++] = list->tiles;
         list->tiles += (uint32_t)chunk_count(spans[*next].length, queries);
