@@ -103,11 +103,13 @@ EMU_RUNTIME := $(patsubst %,$(B)/emu/%.o,$(filter-out tests/emu/test_%,$(wildcar
 EMU_OBJECTS := $(patsubst %,$(B)/emu/%.o,$(wildcard kernels/cuda/*.cu)) $(EMU_RUNTIME)
 EMU_BACKEND := $(B)/emu/ccpipe-cuda.so
 CXXFLAGS ?= $(CFLAGS)
+# The thread sanitizer would have to be told of each fiber; one thread runs them all.
+EMU_SAN := $(filter-out thread,$(SAN))
 $(B)/emu/%.o: %
 	@mkdir -p $(@D)
 	$(call say,CXX )$(CXX) -x c++ -std=c++17 -D_POSIX_C_SOURCE=200809L -DCCPIPE_EMU -I. -isystem tests/emu/include \
 		-Wall -Wextra -Wshadow -Wformat=2 -Wconversion -Wno-unknown-pragmas $(if $(WERROR),-Werror) $(CXXFLAGS) \
-		$(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer) -march=x86-64-v2 -fPIC -fvisibility=hidden \
+		$(if $(EMU_SAN),-fsanitize=$(EMU_SAN) -fno-omit-frame-pointer) -march=x86-64-v2 -fPIC -fvisibility=hidden \
 		-MD -MP -c $< -o $@
 $(EMU_BACKEND): $(EMU_OBJECTS) tests/emu/shared.ld
 	$(call say,LINK)$(CXX) $(ALL_LDFLAGS) -shared -Wl,-z,defs -Wl,-T,tests/emu/shared.ld -o $@ $(EMU_OBJECTS)

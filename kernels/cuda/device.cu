@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { CAPABILITY_LEAST = 8, WORKSPACE_STEP = 1 << 20 };
+enum { CAPABILITY_LEAST = 8 };
 
 int device_fail(const struct kernels_device *device, int code, const char *format, ...)
 {
@@ -232,10 +232,9 @@ void *queue_workspace(struct kernels_queue *queue, size_t bytes)
     device_release(queue->device, queue->workspace);
     queue->workspace = NULL;
     queue->workspace_bytes = 0;
-    size_t rounded = chunk_count(bytes, WORKSPACE_STEP) * WORKSPACE_STEP;
-    queue->error = device_allocate(queue->device, &queue->workspace, rounded);
+    queue->error = device_allocate(queue->device, &queue->workspace, bytes);
     if (queue->error == 0)
-        queue->workspace_bytes = rounded;
+        queue->workspace_bytes = bytes;
     return queue->workspace;
 }
 

@@ -7,6 +7,7 @@
 #include "tests/emu/emu.h"
 
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +20,16 @@ extern "C" { /* not all of it says so itself */
 
 enum { THREADS = 96, BLOCKS = 3, COUNT = THREADS * BLOCKS };
 static const char *const orders[] = {"forward", "backward", "random:1", "random:2", "random:3"};
+
+/* With the sanitizer, which has bytes of its own between static variables, those are not filled,
+ * and what a fault says is left to it. */
+#ifdef __SANITIZE_ADDRESS__
+static constexpr bool STATIC_IS_FILLED = false;
+static const char fault_text[] = "";
+#else
+static constexpr bool STATIC_IS_FILLED = true;
+static const char fault_text[] = "write_kernel: thread (0, 0, 0) of block (0, 0, 0) touches memory";
+#endif
 
 /* ---- cases */
 
@@ -39,6 +50,7 @@ static struct outcome in_child(int (*body)(void), const char *order)
     assert_true(child >= 0);
     if (child == 0) {
         alarm(60);
+        signal(SIGSEGV, SIG_DFL); /* cmocka's handler would go on with its tests */
         setenv("EMU_ORDER", order, 1);
         dup2(ends[1], STDERR_FILENO);
         close(ends[0]);
@@ -268,7 +280,8 @@ static __global__ void poison_kernel(int *d_values)
     __shared__ int tile[THREADS];
     DYNAMIC_SHARED(int, dynamic);
     int thread = (int)threadIdx.x, *d_value = &d_values[grid_thread()];
-    *d_value = *d_value == -1 && tile[thread] == -1 && dynamic[thread] == -1 ? 0 : 1;
+    bool filled = !STATIC_IS_FILLED || tile[thread] == -1;
+    *d_value = *d_value == -1 && filled && dynamic[thread] == -1 ? 0 : 1;
     tile[thread] = dynamic[thread] = 7;
 }
 
@@ -311,8 +324,8 @@ static void writes_beside_a_piece_of_memory_are_found(void **state)
     expect(write_case<ODD_BYTES - 1>, cudaSuccess, "");
     expect(write_case<ODD_BYTES>, cudaErrorIllegalAddress, "wrote 1001 bytes behind");
     expect(write_case<-1>, cudaErrorIllegalAddress, "wrote -1 bytes behind");
-    expect(write_case<ODD_BYTES + 16>, 128 + 11, "write_kernel: thread (0, 0, 0)");
-    expect(write_case<-8192>, 128 + 11, "memory that is not there");
+    expect(write_case<ODD_BYTES + 16>, 128 + SIGSEGV, fault_text);
+    expect(write_case<-8192>, 128 + SIGSEGV, fault_text);
 }
 
 static int copy_case(void)

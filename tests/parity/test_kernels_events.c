@@ -87,8 +87,39 @@ static void an_event_tells_of_its_queue(void **state)
     parity_close(&parity);
 }
 
+/* What the emulated device refuses: host memory where its own is meant. */
+static void a_failure_of_cuda_is_kept(void **state)
+{
+    (void)state;
+    struct parity parity;
+    struct kernels_queue *bad = NULL;
+    struct kernels_event *event = NULL;
+    float host = 1, *values;
+    parity_open(&parity, 1, DTYPE_F32);
+    const struct kernels *kernels = parity.kernels;
+    if (parity_is_emulated(&parity)) {
+        void *d_value = parity_random(&parity, &values, DTYPE_F32, 1, 1.0f);
+        assert_int_equal(kernels->queue_create(parity.device, &bad), 0);
+        assert_int_equal(kernels->event_create(parity.device, &event), 0);
+        kernels->copy(bad, d_value, &host, sizeof host);
+        kernels->scale(bad, d_value, d_value, 3.0f, 1); /* is dropped */
+        kernels->event_record(bad, event);
+        assert_int_equal(kernels->event_sync(event), ERR_DEVICE);
+        assert_int_equal(kernels->wait(bad), ERR_DEVICE);
+        parity_get(&parity, &host, d_value, DTYPE_F32, 1);
+        assert_memory_equal(&host, values, sizeof host);
+        kernels->event_free(event);
+        kernels->queue_free(bad);
+        parity_free(&parity, d_value);
+        free(values);
+    }
+    parity_close(&parity);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(an_event_tells_of_its_queue)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(an_event_tells_of_its_queue),
+                                       cmocka_unit_test(a_failure_of_cuda_is_kept)};
+    log_init("test_kernels_events", LOG_WARNING);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -232,6 +232,28 @@ static void products_in_blocks_match_f64(void **state)
     parity_close(&parity);
 }
 
+/* More rows than a grid of blocks has in one of its dimensions. */
+static void tall_products_match_f64(void **state)
+{
+    (void)state;
+    struct parity parity;
+    parity_open(&parity, 2, DTYPE_BF16);
+    struct kernels_gemm_shape shape = {.m = 70000,
+                                       .n = 2,
+                                       .k = 3,
+                                       .bias = true,
+                                       .relu = true,
+                                       .a = DTYPE_BF16,
+                                       .b = DTYPE_BF16,
+                                       .c = DTYPE_BF16};
+    struct product p;
+    product_make(&p, &parity, &shape);
+    product_run(&p, &parity);
+    product_check(&p, &parity);
+    product_free(&p, &parity);
+    parity_close(&parity);
+}
+
 /* One packed matrix serves another product of the same shape, and the same inputs give the same
  * bytes. */
 static void products_repeat(void **state)
@@ -265,6 +287,7 @@ int main(void)
         cmocka_unit_test(bf16_products_to_bf16_match_f64),
         cmocka_unit_test(a_row_does_not_depend_on_its_place),
         cmocka_unit_test(products_in_blocks_match_f64),
+        cmocka_unit_test(tall_products_match_f64),
         cmocka_unit_test(products_repeat),
     };
     log_init("test_kernels_gemm", LOG_WARNING);
