@@ -41,6 +41,9 @@ speed() {
     fi
 }
 
+# stopped STATUS: whether a tool did its work until its time was over.
+stopped() { [ "$1" -eq 0 ] || [ "$1" -eq 124 ] || [ "$1" -eq 137 ]; }
+
 speed_kernels() {
     local flags=(--device "$device")
     [ -z "$emulated" ] || flags+=(--tiny)
@@ -62,9 +65,9 @@ actgen_with() {
 # of the last line alone where there is but one.
 between_lines() {
     paste <(key rows <"$1") <(key rows_per_s <"$1") | awk '
-        { rows = $1; time = $1 / $2; if (NR == 1) { first = rows; began = time } }
+        $2 > 0 { rows = $1; time = $1 / $2; if (first == 0) { first = rows; began = time } }
         END {
-            if (NR == 0) exit 1
+            if (NR == 0 || rows == 0) exit 1
             if (NR == 1 || time <= began) printf "%.6g", rows / time
             else printf "%.6g", (rows - first) / (time - began) }'
 }
@@ -74,8 +77,8 @@ speed_actgen() {
     local rate status=0
     "$BIN/tokstream" -q --epochs "$1" "$inputs/tokens.npy" |
         patience=45 actgen_with --metrics "$work/actgen.metrics" -o /dev/null || status=$?
-    [ "$status" -eq 0 ] || [ "$status" -eq 124 ] || return "$status"
-    rate=$(between_lines "$work/actgen.metrics")
+    stopped "$status" || return "$status"
+    rate=$(between_lines "$work/actgen.metrics") || { echo "it wrote no metrics in its time" >&2; return 1; }
     actgen_rate=$(calculate "$rate * $sequence / ($sequence - 1)")
 }
 
@@ -83,7 +86,8 @@ speed_actgen() {
 steady() {
     paste <(key "$2" <"$1") <(key rows_per_s <"$1") | awk '
         NR > 2 { sum += $1 / $2; time += 1 / $2 }
-        END { if (time == 0) exit 1; printf "%.6g", sum / time }'
+        END { if (time == 0) exit 1; printf "%.6g", sum / time }' ||
+        { echo "it wrote no more than two lines of metrics in its time" >&2; return 1; }
 }
 
 # cctrain_with RUN OPTION...: the reference's recipe with a larger batch, a line of metrics each 25 steps.
@@ -94,16 +98,49 @@ cctrain_with() {
         --log-every "$log_every" --keep 1 "${@:2}"
 }
 
+# What nvidia-smi says is taken of the device, in MiB, twice a second, until memory_grown.
+memory_watcher=''
+memory_watch() {
+    local number=${device#cuda}
+    number=${number#:}
+    if [ -n "$emulated" ] || ! command -v nvidia-smi >/dev/null; then
+        return 0
+    fi
+    nvidia-smi --id="${number:-0}" --query-gpu=memory.used --format=csv,noheader,nounits -lms 500 >"$work/memory" &
+    memory_watcher=$!
+}
+# In the second half of the samples no more may be taken than in their middle; 16 MiB are others' business.
+memory_grown() {
+    local grown
+    if [ -z "$memory_watcher" ]; then
+        report skipped "device memory of cctrain does not grow" "not run: emulated, or without nvidia-smi"
+        return 0
+    fi
+    kill "$memory_watcher" || true
+    wait "$memory_watcher" || true
+    grown=$(awk '{ taken[NR] = $1 }
+        END { middle = int((NR + 1) / 2)
+              for (i = middle; i <= NR; i++) if (taken[i] - taken[middle] > most) most = taken[i] - taken[middle]
+              if (NR < 4) print "unknown"; else print most + 0 " MiB more than " taken[middle] }' "$work/memory")
+    if awk -v grown="$grown" 'BEGIN { exit !(grown ~ /^[0-9]/ && grown + 0 <= 16) }'; then
+        report passed "device memory of cctrain does not grow" "$grown"
+    else
+        report failed "device memory of cctrain does not grow" "$grown"
+    fi
+}
+
 # The same rows again and again, from the page cache; stopped after 40 s.
 speed_cctrain() {
     local rows=() status=0
     for ((i = 0; i < $1; i++)); do
         rows+=("$inputs/rows.ccps")
     done
+    memory_watch
     patience=40 cctrain_with run-speed "${rows[@]}" || status=$?
-    [ "$status" -eq 0 ] || [ "$status" -eq 124 ] || return "$status"
-    cctrain_rate=$(steady "$work/run-speed/metrics.jsonl" rows_per_s)
-    cctrain_wait=$(steady "$work/run-speed/metrics.jsonl" wait_fraction)
+    memory_grown
+    stopped "$status" || return "$status"
+    cctrain_rate=$(steady "$work/run-speed/metrics.jsonl" rows_per_s) || return 1
+    cctrain_wait=$(steady "$work/run-speed/metrics.jsonl" wait_fraction) || return 1
     rm -rf "$work/run-speed"
 }
 
@@ -117,8 +154,8 @@ speed_pipeline() {
         patience=60 cctrain_with run-pipeline "${@:2}"
     status=${PIPESTATUS[3]}
     set -e
-    [ "$status" -eq 0 ] || [ "$status" -eq 124 ] || return "$status"
-    pipeline_rate=$(steady "$work/run-pipeline/metrics.jsonl" rows_per_s)
+    stopped "$status" || return "$status"
+    pipeline_rate=$(steady "$work/run-pipeline/metrics.jsonl" rows_per_s) || return 1
     rm -rf "$work/run-pipeline"
 }
 
@@ -133,14 +170,14 @@ measured() {
 
 speed_measure() {
     local product copy bound flops epochs=1000 files=80 steps=() flags=()
-    log_every=25
+    log_every=25 gently=(--foreground)
     if [ -n "$emulated" ]; then
         epochs=4 files=4 steps=(--steps 16) flags=(--tiny) log_every=1
     fi
     measured "each kernel beside its limit" speed_kernels || return 0
     product=$(peak product bf16) copy=$(peak copy f32)
     report passed "each kernel beside its limit" "fastest product $product GF/s, copy $copy GB/s"
-    measured "random models, tokens and rows" "$build/tests/gpu/make_inputs" "${flags[@]}" "$inputs" ||
+    measured "random models, tokens and rows" limited 120 "$build/tests/gpu/make_inputs" "${flags[@]}" "$inputs" ||
         return 0
 
     if measured "actgen" speed_actgen "$epochs"; then
