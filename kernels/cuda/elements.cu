@@ -1,8 +1,8 @@
 /* elements.cu - conversions.
  *
  * cast reads and writes each element once: n (size of from + size of to) bytes, no arithmetic to
- * speak of. Four elements a thread fill the memory bus where both sides lie on such a boundary; the
- * rest goes one by one.
+ * speak of. One element a thread and turn, so that a warp reads neighbours: weights are cast once,
+ * when they are loaded, and no step asks for more.
  */
 #include "kernels/cuda/cuda.h"
 
