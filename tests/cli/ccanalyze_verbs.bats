@@ -314,7 +314,7 @@ cut_rows() {
 }
 
 @test "a device that is not there is 76, a word that is none 64" {
-    refused 76 cuda ccanalyze freq $CC $ROWS --device cuda:63
+    refused 76 CUDA ccanalyze freq $CC $ROWS --device cuda:63
     refused 64 abacus ccanalyze freq $CC $ROWS --device abacus
 }
 

@@ -280,7 +280,7 @@ stopped_run() {
 }
 
 @test "a device that is not there is 76" {
-    refused 76 "CUDA backend" cctrain --out "$run" --device cuda "$rows"
+    refused 76 CUDA cctrain --out "$run" --device cuda "$rows"
 }
 
 @test "one trainer at a time works in a folder" {
