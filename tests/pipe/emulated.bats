@@ -180,6 +180,18 @@ same_weights() {
     [ "$status" -eq 66 ]
 }
 
+# The device still reads the tokens of the pass then.
+@test "a signal amid a pass ends actgen with 143, and what it wrote with ABORT" {
+    "$BIN/tokstream" -q "$pair/tokens/validation.parquet" >"$BATS_TEST_TMPDIR/tokens"
+    run env "CCPIPE_BACKENDS=$EMULATED" timeout --foreground --preserve-status 2 "$BIN/actgen" -q --device cuda \
+        --norm "$dir/norm.json" --model "base=$pair/base" --model "chat=$pair/chat" --hook blocks.2.hook_resid_pre \
+        -o "$BATS_TEST_TMPDIR/rows" "$BATS_TEST_TMPDIR/tokens"
+    echo "$output"
+    [ "$status" -eq 143 ]
+    run "$BIN/ccanalyze" dump "$BATS_TEST_TMPDIR/rows"
+    [ "$status" -eq 66 ]
+}
+
 @test "no device is 76, before any row" {
     local status=0
     EMU_DEVICES=0 actgen cuda f32 f32 - >"$BATS_TEST_TMPDIR/rows" 2>"$BATS_TEST_TMPDIR/err" || status=$?

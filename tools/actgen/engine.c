@@ -227,19 +227,19 @@ int engine_run(struct engine *engine, const struct pass *pass, size_t chunks, co
                         pass->kept * sizeof *pass->in_chunk);
     struct gemma2_pass on_device = {engine->d_ids, engine->d_positions, pass->spans,
                                     pass->span_count, chunks};
-    for (size_t i = 0; i < engine->setup.sources->model_count; i++) {
-        int status = gemma2_forward(engine->models[i], &engine->work, &on_device, tap, engine);
-        if (status != 0)
-            return status;
-    }
-    for (size_t i = 0; i < engine->setup.sources->count; i++)
+    int status = 0;
+    for (size_t i = 0; i < engine->setup.sources->model_count && status == 0; i++)
+        status = gemma2_forward(engine->models[i], &engine->work, &on_device, tap, engine);
+    for (size_t i = 0; i < engine->setup.sources->count && status == 0; i++)
         on->kernels->download(on->queue, engine->norms + i * engine->tokens,
                               (float *)engine->d_norms + i * engine->tokens,
                               tokens * sizeof(float));
-    if (factors != NULL)
+    if (factors != NULL && status == 0)
         on->kernels->download(on->queue, engine->rows, engine->d_rows,
                               pass->kept * engine->row_bytes);
-    return on->kernels->wait(on->queue);
+    /* After an interruption, too: the queue reads the pass, and its owner may free it. */
+    int waited = on->kernels->wait(on->queue);
+    return status != 0 ? status : waited;
 }
 
 int engine_load(struct engine *engine, char (*hashes)[33])
