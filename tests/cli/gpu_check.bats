@@ -66,6 +66,7 @@ pretend() {
         grep -qE "\"what\": \"${what}[^\"]*\", \"rate\": [0-9.]*, " "$out"/gpu-emulated-device-*.json
     done
     grep -q "Not verified on a GPU" "$out"/*.md
+    [ -z "$(ls "$BATS_TEST_TMPDIR/work")" ]
     [ "$(grep -c '"operation":"adam"' "$out"/*.json)" -eq 2 ]
 }
 
