@@ -8,7 +8,7 @@
 #   cctrain  10 D F operations a row / the fastest product, and 28 bytes a parameter and step / the copy
 #   both     what the two rates alone predict, 1 / (1/a + 1/c)
 # shellcheck shell=bash
-# shellcheck disable=SC2154  # variables of tests/gpu/check
+# shellcheck disable=SC2154,SC2034  # variables of tests/gpu/check
 
 # Shapes: width, inner, heads, key heads, head size, layers, sequence, latents, batch.
 if [ -n "$emulated" ]; then
