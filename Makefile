@@ -144,7 +144,7 @@ $(B)/tests/%: tests/%.c $(TOOL_LIBRARIES) $(B)/libcommon.a
 # The speed of a backend beside its bounds; BENCH_FLAGS=--quick takes half a minute, --device cuda
 # is for the other backend.
 $(B)/bench_kernels: $(patsubst %.c,$(B)/%.o,$(wildcard tests/bench/*.c)) $(B)/libcommon.a
-	$(CC) $(ALL_LDFLAGS) -fopenmp -o $@ $^ -ldnnl $(LIBS)
+	$(call say,LINK)$(CC) $(ALL_LDFLAGS) -fopenmp -o $@ $^ -ldnnl $(LIBS)
 $(B)/tests/bench/bench_products.o: ALL_CFLAGS += -fopenmp
 bench: $(CPU_BACKENDS) $(B)/bench_kernels
 	@CCPIPE_BACKENDS=$(BIN) $(B)/bench_kernels $(BENCH_FLAGS)
