@@ -98,6 +98,20 @@ same_weights() {
     same_weights "$BATS_TEST_TMPDIR/live"
 }
 
+@test "demo trains, prints its table and contexts, and writes the report" {
+    sed 's/"steps": 90/"steps": 98/; s/"limit": 100, "epochs": 2/"epochs": 1, "limit": 200/; s/blocks.2/blocks.3/' \
+        "$conf" >"$BATS_TEST_TMPDIR/conf.json"
+    run --separate-stderr pipelines/demo "$BATS_TEST_TMPDIR/demo" "$BATS_TEST_TMPDIR/conf.json"
+    echo "$output"
+    [ "$status" -eq 0 ]
+    [[ "$output" == *"51000 tokens that it has not seen:"* ]]
+    [ "$(grep -cE '^(explained|L0|loss|latents|median).* -?[0-9.]+ +[0-9.]+$' <<<"$output")" -eq 8 ]
+    grep -qE '^latents that are shared .* 1988$' <<<"$output"
+    [ "$(grep -cE '^latent [0-9]+, R [01]\.[0-9]{3}$' <<<"$output")" -eq 6 ]
+    [ "$(grep -c '^    .*«.*».*' <<<"$output")" -ge 6 ]
+    grep -q '</html>' "$BATS_TEST_TMPDIR/demo/report.html"
+}
+
 @test "a pipeline without arguments prints its usage and exits 64" {
     local name
     for name in train cache retrain two-hosts resume; do
