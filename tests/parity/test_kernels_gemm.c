@@ -86,6 +86,16 @@ static void product_check(const struct product *p, struct parity *parity)
     free(c);
 }
 
+/* One product of random matrices against f64. */
+static void product_matches(struct parity *parity, const struct kernels_gemm_shape *shape)
+{
+    struct product p;
+    product_make(&p, parity, shape);
+    product_run(&p, parity);
+    product_check(&p, parity);
+    product_free(&p, parity);
+}
+
 static const int64_t odd_sizes[][3] = {{1, 1, 1},     {1, 5, 3},    {2, 1, 17},    {7, 13, 5},
                                        {16, 16, 16},  {33, 65, 31}, {64, 48, 129}, {65, 31, 200},
                                        {130, 96, 64}, {257, 33, 96}};
@@ -108,11 +118,7 @@ static void check_types(enum dtype in, enum dtype out, unsigned threads)
                                                .a = in,
                                                .b = in,
                                                .c = out};
-            struct product p;
-            product_make(&p, &parity, &shape);
-            product_run(&p, &parity);
-            product_check(&p, &parity);
-            product_free(&p, &parity);
+            product_matches(&parity, &shape);
         }
     }
     parity_close(&parity);
@@ -222,11 +228,7 @@ static void products_in_blocks_match_f64(void **state)
                                            .a = DTYPE_BF16,
                                            .b = DTYPE_BF16,
                                            .c = DTYPE_BF16};
-        struct product p;
-        product_make(&p, &parity, &shape);
-        product_run(&p, &parity);
-        product_check(&p, &parity);
-        product_free(&p, &parity);
+        product_matches(&parity, &shape);
         check_places(&parity, &shape);
     }
     parity_close(&parity);
@@ -246,11 +248,7 @@ static void tall_products_match_f64(void **state)
                                        .a = DTYPE_BF16,
                                        .b = DTYPE_BF16,
                                        .c = DTYPE_BF16};
-    struct product p;
-    product_make(&p, &parity, &shape);
-    product_run(&p, &parity);
-    product_check(&p, &parity);
-    product_free(&p, &parity);
+    product_matches(&parity, &shape);
     parity_close(&parity);
 }
 
