@@ -224,6 +224,17 @@ traced() {
     [ "$(tail -c 2 "$run/metrics.jsonl")" = "}" ]
 }
 
+@test "an older checkpoint that cannot be removed fails no new one, and goes with the next" {
+    # steps 10 and 20 are put in their places, then step 10 is to be thrown away
+    run --separate-stderr traced -e trace=rename -e inject=rename:error=EIO:when=3 \
+        "$BIN/cctrain" --out "$run" "${RECIPE[@]}" --save-every 10 --keep 1 "$rows"
+    [ "$status" -eq 0 ]
+    [[ "$stderr" == *"an older checkpoint could not be removed; step-20 is whole"* ]]
+    run ! grep -q "step 20 failed" <<<"$stderr"
+    [ "$(steps "$run" | wc -w)" -eq 1 ]
+    same_weights "$run" "$whole"
+}
+
 @test "a checkpoint that cannot be put in its place counts as failed, and can be tried again" {
     # step 21 fails, and where the stream ends it is saved once more
     mkfifo "$BATS_TEST_TMPDIR/fifo"
