@@ -104,7 +104,39 @@ size_t begin_row_bytes(const struct begin *begin)
     return quanta + begin_width(begin) * dtype_size(begin->dtype);
 }
 
+size_t begin_data_bytes(const struct begin *begin)
+{
+    return begin->plane == BEGIN_INLINE ? begin_row_bytes(begin) : STREAM_HASHED_BYTES;
+}
+
+static const char *const begin_planes[] = {"inline", "cuda-ipc", "nccl"};
+
+const char *begin_plane_name(enum begin_plane plane)
+{
+    return begin_planes[plane];
+}
+
 /* ---- JSON */
+
+/* The member of "attach" that holds the key, and the key's bytes. */
+static const char *begin_key_name(enum begin_plane plane, size_t *bytes)
+{
+    *bytes = plane == BEGIN_CUDA_IPC ? 64 : 128;
+    return plane == BEGIN_CUDA_IPC ? "handle" : "id";
+}
+
+static json_t *begin_attach_json(const struct begin *begin)
+{
+    const struct begin_attach *attach = &begin->attach;
+    char hex[2 * sizeof attach->key + 1];
+    size_t bytes;
+    const char *name = begin_key_name(begin->plane, &bytes);
+    for (size_t i = 0; i < bytes; i++)
+        snprintf(hex + 2 * i, 3, "%02x", attach->key[i]);
+    return json_pack("{s:s, s:I, s:I, s:s}", "socket", attach->socket, "buffers",
+                     (json_int_t)attach->buffers, "capacity", (json_int_t)attach->capacity, name,
+                     hex);
+}
 
 static json_t *begin_sources_json(const struct begin *begin)
 {
@@ -149,7 +181,10 @@ json_t *begin_to_json(const struct begin *begin)
         failed |= json_object_set_new(json, "width", json_integer((json_int_t)begin_width(begin)));
         failed |= json_object_set_new(json, "sources", begin_sources_json(begin));
         failed |= json_object_set_new(json, "tokenizer_hash", json_string(begin->tokenizer_hash));
-        failed |= json_object_set_new(json, "data_plane", json_string("inline"));
+        failed |=
+            json_object_set_new(json, "data_plane", json_string(begin_plane_name(begin->plane)));
+        if (begin->plane != BEGIN_INLINE)
+            failed |= json_object_set_new(json, "attach", begin_attach_json(begin));
     }
     if (failed != 0) {
         json_decref(json);
@@ -193,14 +228,71 @@ static int begin_read_source(struct begin *begin, const json_t *json, const char
     return begin_add_source(begin, name, model, hook, hash, (uint32_t)width, scale);
 }
 
-static int begin_read_activations(struct begin *begin, const json_t *json, const char *file)
+/* Lower-case hexadecimal digits, as many as fill `bytes`. */
+static bool begin_read_hex(uint8_t *key, size_t bytes, const char *hex)
+{
+    static const char digits[] = "0123456789abcdef";
+    if (strlen(hex) != 2 * bytes || strspn(hex, digits) != 2 * bytes)
+        return false;
+    for (size_t i = 0; i < bytes; i++)
+        key[i] = (uint8_t)((strchr(digits, hex[2 * i]) - digits) << 4 |
+                           (strchr(digits, hex[2 * i + 1]) - digits));
+    return true;
+}
+
+static int begin_read_attach(struct begin *begin, const json_t *json, const char *file)
+{
+    static const char allowed[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
+    const json_t *attach = json_object_get(json, "attach");
+    struct begin_attach *to = &begin->attach;
+    const char *socket, *key;
+    uint64_t buffers, capacity;
+    size_t bytes;
+    const char *key_name = begin_key_name(begin->plane, &bytes);
+    int status;
+    if ((status = json_get_string(attach, "socket", file, &socket)) != 0 ||
+        (status = json_get_count(attach, "buffers", file, &buffers)) != 0 ||
+        (status = json_get_count(attach, "capacity", file, &capacity)) != 0 ||
+        (status = json_get_string(attach, key_name, file, &key)) != 0)
+        return status;
+    size_t length = strlen(socket);
+    if (length == 0 || length >= sizeof to->socket || strspn(socket, allowed) != length)
+        return log_fail(ERR_DATA, "'%s': BEGIN: the control socket has no valid name", file);
+    if (buffers < 2 || buffers > BEGIN_MAX_BUFFERS || capacity == 0 ||
+        capacity > UINT32_MAX / buffers)
+        return log_fail(ERR_DATA,
+                        "'%s': BEGIN: a window of %" PRIu64 " buffers of %" PRIu64 " rows", file,
+                        buffers, capacity);
+    if (!begin_read_hex(to->key, bytes, key))
+        return log_fail(ERR_DATA, "'%s': BEGIN: '%s' is not %zu bytes in hexadecimal", file,
+                        key_name, bytes);
+    memcpy(to->socket, socket, length + 1);
+    to->buffers = (uint32_t)buffers;
+    to->capacity = (uint32_t)capacity;
+    return 0;
+}
+
+static int begin_read_plane(struct begin *begin, const json_t *json, const char *file)
 {
     const char *text;
     int status = json_get_string(json, "data_plane", file, &text);
     if (status != 0)
         return status;
-    if (strcmp(text, "inline") != 0)
-        return log_fail(ERR_USAGE, "'%s': the rows travel by '%s', which is not built", file, text);
+    for (size_t i = 0; i < sizeof begin_planes / sizeof *begin_planes; i++)
+        if (strcmp(text, begin_planes[i]) == 0) {
+            begin->plane = (enum begin_plane)i;
+            return begin->plane == BEGIN_INLINE ? 0 : begin_read_attach(begin, json, file);
+        }
+    return log_fail(ERR_DATA, "'%s': BEGIN: unknown data plane '%s'", file, text);
+}
+
+static int begin_read_activations(struct begin *begin, const json_t *json, const char *file)
+{
+    const char *text;
+    int status = begin_read_plane(begin, json, file);
+    if (status != 0)
+        return status;
     if ((status = json_get_string(json, "dtype", file, &text)) != 0)
         return status;
     int dtype = dtype_parse(text);
@@ -326,6 +418,12 @@ int begin_compatible(const struct begin *a, const char *name_a, const struct beg
         return begin_differ(name_a, kinds[a->kind], name_b, kinds[b->kind], "the kind");
     if (a->kind == BEGIN_TOKENS)
         return 0;
+    if (a->plane != BEGIN_INLINE || b->plane != BEGIN_INLINE) {
+        char both[1024];
+        return log_fail(ERR_USAGE, "%s do not belong together: rows that travel by %s come alone",
+                        begin_both(both, sizeof both, name_a, name_b),
+                        begin_plane_name(a->plane != BEGIN_INLINE ? a->plane : b->plane));
+    }
     if (a->dtype != b->dtype)
         return begin_differ(name_a, dtype_name(a->dtype), name_b, dtype_name(b->dtype),
                             "the type of rows");
@@ -343,21 +441,26 @@ int begin_compatible(const struct begin *a, const char *name_a, const struct beg
     return 0;
 }
 
-/* Removes what depends on how much of the stream is sent, here and in all BEGINs upstream. */
-static void begin_strip_extent(json_t *json)
+/* Takes out what depends on how much of the stream is sent and on how its rows travel, here and in
+ * all BEGINs upstream. */
+static int begin_strip(json_t *json)
 {
     for (; json_is_object(json); json = json_object_get(json, "upstream")) {
         json_object_del(json, "rows");
         json_object_del(json, "first_row");
+        json_object_del(json, "attach");
+        if (json_object_get(json, "data_plane") != NULL &&
+            json_object_set_new(json, "data_plane", json_string("inline")) != 0)
+            return ERR_MEMORY;
     }
+    return 0;
 }
 
 int begin_identity(const struct begin *begin, char hex[33])
 {
     json_t *json = begin_to_json(begin);
     json_t *copy = json_deep_copy(json);
-    begin_strip_extent(copy);
-    char *text = copy == NULL ? NULL : json_text(copy);
+    char *text = copy == NULL || begin_strip(copy) != 0 ? NULL : json_text(copy);
     int status = 0;
     if (text == NULL) {
         status = mem_fail("BEGIN", 1, sizeof *begin);

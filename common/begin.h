@@ -16,9 +16,25 @@
 
 #define BEGIN_MAX_SOURCES 256
 #define BEGIN_MAX_WIDTH (1u << 24) /* elements of a row, all sources together */
+#define BEGIN_MAX_BUFFERS 256      /* pass buffers of a data plane */
+#define BEGIN_SOCKET_BYTES 101     /* of a socket's name, its end included */
 
-/* ANY is for those who take both; no BEGIN has it. */
-enum begin_kind { BEGIN_TOKENS, BEGIN_ACTIVATIONS, BEGIN_ANY };
+/* The last two are what a reader may ask for, and no BEGIN has them: either kind; activations by
+ * whatever data plane. */
+enum begin_kind { BEGIN_TOKENS, BEGIN_ACTIVATIONS, BEGIN_ANY, BEGIN_ACTIVATIONS_VIA };
+
+/* How rows travel: inside DATA, or from device memory to device memory while DATA says of each row
+ * its hash and where it lies. */
+enum begin_plane { BEGIN_INLINE, BEGIN_CUDA_IPC, BEGIN_NCCL };
+#define BEGIN_PLANE_CHOICES "inline|cuda-ipc|nccl" /* in the order of the enum */
+
+/* What it takes to reach a generator's window of pass buffers. */
+struct begin_attach {
+    char socket[BEGIN_SOCKET_BYTES]; /* abstract name of the control socket: [A-Za-z0-9._-] */
+    uint32_t buffers;                /* W, 2 .. BEGIN_MAX_BUFFERS */
+    uint32_t capacity; /* rows of a buffer; buffers * capacity rows have numbers of 32 bits */
+    uint8_t key[128];  /* CUDA_IPC: the memory's handle, 64 bytes; NCCL: the unique id, all */
+};
 
 struct begin_source {
     char *name;       /* "MODEL.HOOK", e.g. "base.blocks.14.hook_resid_pre" */
@@ -39,6 +55,8 @@ struct begin {
     size_t source_count;
     struct begin_source *sources;
     char *tokenizer_hash; /* "" unknown */
+    enum begin_plane plane;
+    struct begin_attach attach; /* all zero for INLINE */
     /* both */
     bool has_rows;
     uint64_t rows;      /* rows (sequences) from first_row on, exact */
@@ -58,23 +76,26 @@ int begin_copy(struct begin *to, const struct begin *from) MUST_CHECK;
 int begin_add_source(struct begin *begin, const char *name, const char *model, const char *hook,
                      const char *model_hash, uint32_t width, double scale) MUST_CHECK;
 
-/* D: the sum of the widths. Bytes of a row on the wire, without its tag. */
+/* D: the sum of the widths. Bytes of a row without its tag; and of what DATA holds of a row. */
 size_t begin_width(const struct begin *begin);
 size_t begin_row_bytes(const struct begin *begin);
+size_t begin_data_bytes(const struct begin *begin);
+
+const char *begin_plane_name(enum begin_plane plane);
 
 json_t *begin_to_json(const struct begin *begin) MUST_CHECK;
 /* ERR_DATA, logged with `name`, where a key is missing, of a wrong type or out of range. */
 int begin_from_json(struct begin *begin, const json_t *json, const char *name) MUST_CHECK;
 
 /* Whether rows of both may follow each other or train one crosscoder: same kind, dtype, source
- * names, widths, model hashes and scales. 0, or ERR_USAGE with both values printed, naming what
- * differs; for scales it names --norm FILE. */
+ * names, widths, model hashes and scales, and both inline. 0, or ERR_USAGE with both values
+ * printed, naming what differs; for scales it names --norm FILE. */
 int begin_compatible(const struct begin *a, const char *name_a, const struct begin *b,
                      const char *name_b) MUST_CHECK;
 
-/* XXH3-128 in hexadecimal (32 digits) of the canonical JSON without "rows" and "first_row" at any
- * level: two streams with one identity carry the same rows in the same order, wherever they begin.
- */
+/* XXH3-128 in hexadecimal (32 digits) of the canonical JSON, at any level without "rows" and
+ * "first_row" and with the data plane taken as inline: two streams with one identity carry the same
+ * rows in the same order, wherever they begin and however the rows travel. */
 int begin_identity(const struct begin *begin, char hex[33]) MUST_CHECK;
 
 #endif

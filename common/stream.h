@@ -24,6 +24,7 @@
 
 #define STREAM_HEADER_BYTES 80
 #define STREAM_TAG_BYTES 16
+#define STREAM_HASHED_BYTES 24 /* what DATA holds of a row that travels by a data plane */
 #define STREAM_MAX_PAYLOAD (64u << 20)
 #define STREAM_VERSION 1
 
@@ -62,6 +63,26 @@ static inline struct stream_tag stream_tag_get(const uint8_t from[STREAM_TAG_BYT
     return tag;
 }
 
+/* A row that travels by a data plane: XXH3-128 of tag and bytes, which END sums, and which row of
+ * the window it is, buffer * capacity + index. */
+struct stream_hashed {
+    struct rowsum hash;
+    uint64_t place;
+};
+
+static inline void stream_hashed_put(uint8_t to[STREAM_HASHED_BYTES], struct stream_hashed row)
+{
+    le_put64(to, row.hash.low);
+    le_put64(to + 8, row.hash.high);
+    le_put64(to + 16, row.place);
+}
+
+static inline struct stream_hashed stream_hashed_get(const uint8_t from[STREAM_HASHED_BYTES])
+{
+    struct stream_hashed row = {{le_get64(from), le_get64(from + 8)}, le_get64(from + 16)};
+    return row;
+}
+
 /* A DATA record as the reader hands it out. */
 struct stream_record {
     uint64_t first_row; /* number of the first row in the whole input (parts of a cat added up) */
@@ -69,7 +90,8 @@ struct stream_record {
     int64_t offset;        /* of its frame's first byte in its file */
     uint32_t stored_bytes; /* of the frame */
     const uint8_t *tags;   /* (rows, 16) activations; NULL for tokens */
-    const uint8_t *data; /* activations: (rows, row_bytes), planes undone; tokens: the sequences */
+    const uint8_t *data;   /* activations: (rows, begin_data_bytes()), planes undone; tokens: the
+                              sequences */
     size_t data_bytes;
 };
 
@@ -86,7 +108,8 @@ struct stream_reader;
 
 /* Opens the named files, read one after the other as by cat; with no paths, standard input. Reads
  * the first BEGIN. `kind` is demanded (ERR_USAGE where the stream is of the other kind), unless
- * it is BEGIN_ANY.
+ * it is BEGIN_ANY. Rows that travel by a data plane are ERR_USAGE, unless it is
+ * BEGIN_ACTIVATIONS_VIA; their places lie in the window.
  * threads >= 1. On failure *reader is NULL. */
 int stream_reader_open(struct stream_reader **reader, char *const *paths, size_t path_count,
                        enum begin_kind kind, unsigned threads) MUST_CHECK;
@@ -149,7 +172,8 @@ int stream_writer_open(struct stream_writer **writer, const char *path, enum str
 /* Writes BEGIN; the writer keeps a copy of what it needs. */
 int stream_writer_begin(struct stream_writer *writer, const struct begin *begin) MUST_CHECK;
 
-/* Appends rows: tags (rows, 16) and data (rows, row_bytes). Records are cut by count alone. */
+/* Appends rows: tags (rows, 16) and data (rows, begin_data_bytes()). Records are cut by count
+ * alone. */
 int stream_writer_rows(struct stream_writer *writer, const uint8_t *tags, const uint8_t *data,
                        size_t rows) MUST_CHECK;
 

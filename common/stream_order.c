@@ -50,13 +50,29 @@ void stream_order_restart(struct stream_order *order, const struct frame_record 
     order->between = false;
 }
 
-int stream_order_begin(struct stream_order *order, const struct frame_record *record,
+static int order_refuse_plane(const struct begin *begin, const char *name)
+{
+    const char *plane = begin_plane_name(begin->plane);
+    return log_fail(ERR_USAGE,
+                    "'%s' holds no rows: they travel by %s, straight into a cctrain that reads the "
+                    "same pipe; for a file, shufbuf, ccanalyze or cctrain --attach run actgen "
+                    "without --via %s",
+                    name, plane, plane);
+}
+
+int stream_order_begin(struct stream_order *order, const struct frame_record *record, bool via,
                        const char *name, int64_t offset)
 {
     memset(order, 0, sizeof *order);
     int status = order_parse_begin(record, name, offset, &order->begin, &order->begin_json);
     if (status != 0)
         return status;
+    const struct begin *begin = &order->begin;
+    if (begin->plane != BEGIN_INLINE && !via) {
+        status = order_refuse_plane(begin, name);
+        stream_order_free(order);
+        return status;
+    }
     order->end.skipped = json_object();
     order->begin_name = strdup(name);
     if (order->end.skipped == NULL || order->begin_name == NULL) {
@@ -64,12 +80,13 @@ int stream_order_begin(struct stream_order *order, const struct frame_record *re
         return mem_fail("BEGIN", strlen(name), 1);
     }
     order->layout = (struct stream_layout){
-        .tokens = order->begin.kind == BEGIN_TOKENS,
-        .dtype = order->begin.dtype,
-        .quanta = order->begin.dtype == DTYPE_I8 ? order->begin.source_count : 0,
-        .row_bytes = begin_row_bytes(&order->begin),
+        .tokens = begin->kind == BEGIN_TOKENS,
+        .dtype = begin->dtype,
+        .quanta = begin->dtype == DTYPE_I8 ? begin->source_count : 0,
+        .row_bytes = begin_data_bytes(begin),
+        .places = (uint64_t)begin->attach.buffers * begin->attach.capacity,
     };
-    stream_order_restart(order, record, order->begin.first_row);
+    stream_order_restart(order, record, begin->first_row);
     return 0;
 }
 

@@ -37,9 +37,9 @@ struct stream_order {
     struct stream_end end; /* sums over the parts that have ended; skipped is owned */
 };
 
-/* Takes the first record of all, which must be a BEGIN. stream_order_free() is legal on a zeroed
- * struct. */
-int stream_order_begin(struct stream_order *order, const struct frame_record *record,
+/* Takes the first record of all, which must be a BEGIN. ERR_USAGE where rows travel by a data plane
+ * and not `via`. stream_order_free() is legal on a zeroed struct. */
+int stream_order_begin(struct stream_order *order, const struct frame_record *record, bool via,
                        const char *name, int64_t offset) MUST_CHECK;
 void stream_order_free(struct stream_order *order);
 

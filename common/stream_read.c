@@ -212,8 +212,10 @@ static int reader_first(struct stream_reader *reader, enum begin_kind kind)
         return log_fail(ERR_DATA, "'%s' does not start with a record", slot->file->name);
     int status = frame_decode(&slot->record, &slot->frame, slot->file->name);
     if (status == 0)
-        status =
-            stream_order_begin(&reader->order, &slot->record, slot->file->name, slot->frame.offset);
+        status = stream_order_begin(&reader->order, &slot->record, kind == BEGIN_ACTIVATIONS_VIA,
+                                    slot->file->name, slot->frame.offset);
+    if (kind == BEGIN_ACTIVATIONS_VIA)
+        kind = BEGIN_ACTIVATIONS;
     if (status == 0 && kind != BEGIN_ANY && reader->order.begin.kind != kind)
         return log_fail(ERR_USAGE, "'%s' is a stream of %s, but %s are needed here",
                         slot->file->name, kind == BEGIN_TOKENS ? "activations" : "tokens",

@@ -89,6 +89,26 @@ static int rows_open_activations(struct stream_rows *rows, const struct stream_l
     return 0;
 }
 
+static int rows_open_hashed(struct stream_rows *rows, const struct stream_layout *layout,
+                            const struct frame_record *record, const char *name, int64_t offset)
+{
+    size_t n = record->header.rows;
+    if (record->header.payload_bytes != n * (STREAM_TAG_BYTES + layout->row_bytes))
+        return rows_bad(record, name, offset, 0, "the payload's size does not fit its rows");
+    if (record->header.flags != 0)
+        return rows_bad(record, name, offset, 0, "hashes of rows cannot be split into planes");
+    rows->record.tags = record->payload;
+    rows->record.data = record->payload + n * STREAM_TAG_BYTES;
+    rows->record.data_bytes = n * layout->row_bytes;
+    for (size_t i = 0; i < n; i++) {
+        struct stream_hashed row = stream_hashed_get(rows->record.data + i * layout->row_bytes);
+        if (row.place >= layout->places)
+            return rows_bad(record, name, offset, i, "its place lies beyond the window");
+        rowsum_merge(&rows->sum, &row.hash);
+    }
+    return 0;
+}
+
 int stream_rows_open(struct stream_rows *rows, const struct stream_layout *layout,
                      const struct frame_record *record, const char *name, int64_t offset)
 {
@@ -102,6 +122,8 @@ int stream_rows_open(struct stream_rows *rows, const struct stream_layout *layou
             return rows_bad(record, name, offset, 0, "tokens cannot be split into planes");
         return rows_open_sequences(rows, record, name, offset);
     }
+    if (layout->places > 0)
+        return rows_open_hashed(rows, layout, record, name, offset);
     return rows_open_activations(rows, layout, record, name, offset);
 }
 

@@ -17,8 +17,9 @@
 struct stream_layout {
     bool tokens;
     enum dtype dtype;
-    size_t quanta; /* f32 in front of an int8 row */
-    size_t row_bytes;
+    size_t quanta;    /* f32 in front of an int8 row */
+    size_t row_bytes; /* in DATA */
+    uint64_t places;  /* rows of the data plane's window; 0: rows are inline */
 };
 
 struct stream_rows {
@@ -28,8 +29,9 @@ struct stream_rows {
 };
 
 /* Checks sizes against the header, undoes byte planes, refuses values that are not finite, and sums
- * the rows. ERR_DATA, logged with `name`, offset and row unless name is NULL. `rows` is reused from
- * call to call. */
+ * the rows; of rows that travel by a data plane, checks their places and sums their hashes.
+ * ERR_DATA, logged with `name`, offset and row unless name is NULL. `rows` is reused from call to
+ * call. */
 int stream_rows_open(struct stream_rows *rows, const struct stream_layout *layout,
                      const struct frame_record *record, const char *name,
                      int64_t offset) MUST_CHECK;

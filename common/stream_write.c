@@ -47,10 +47,10 @@ struct stream_writer {
 
     /* of the stream */
     uint8_t run[RECORD_RUN_BYTES];
-    bool tokens;
-    size_t row_bytes;
-    size_t plane_size; /* 2 or 4: rows are split into planes; 0: not */
-    size_t quanta;     /* bytes of a row in front that are not split */
+    bool tokens, hashed; /* hashed: rows travel by a data plane */
+    size_t row_bytes;    /* in DATA */
+    size_t plane_size;   /* 2 or 4: rows are split into planes; 0: not */
+    size_t quanta;       /* bytes of a row in front that are not split */
     size_t record_rows;
     uint64_t sequence, records, rows, first_row;
     struct rowsum sum;
@@ -304,9 +304,10 @@ int stream_writer_begin(struct stream_writer *writer, const struct begin *begin)
     writer->sum = (struct rowsum){0};
     writer->index.count = 0;
     writer->tokens = begin->kind == BEGIN_TOKENS;
-    writer->row_bytes = begin_row_bytes(begin);
+    writer->hashed = begin->plane != BEGIN_INLINE;
+    writer->row_bytes = begin_data_bytes(begin);
     writer->first_row = begin->first_row;
-    bool split = writer->codec != STREAM_CODEC_NONE && begin->dtype != DTYPE_I8;
+    bool split = writer->codec != STREAM_CODEC_NONE && begin->dtype != DTYPE_I8 && !writer->hashed;
     writer->plane_size = split && !writer->tokens ? dtype_size(begin->dtype) : 0;
     size_t rows = WRITER_TARGET_BYTES / (writer->row_bytes + STREAM_TAG_BYTES);
     writer->record_rows = writer->tokens           ? WRITER_MAX_SEQUENCES
@@ -349,6 +350,20 @@ int stream_writer_flush(struct stream_writer *writer)
     return status != 0 ? status : writer_drain(writer);
 }
 
+static void writer_sum(struct stream_writer *writer, const uint8_t *tags, const uint8_t *data,
+                       size_t rows)
+{
+    for (size_t i = 0; i < rows; i++) {
+        const uint8_t *row = data + i * writer->row_bytes;
+        struct rowsum hash = {0};
+        if (writer->hashed)
+            hash = stream_hashed_get(row).hash;
+        else
+            rowsum_add_tagged(&hash, tags + i * STREAM_TAG_BYTES, row, writer->row_bytes);
+        rowsum_merge(&writer->sum, &hash);
+    }
+}
+
 int stream_writer_rows(struct stream_writer *writer, const uint8_t *tags, const uint8_t *data,
                        size_t rows)
 {
@@ -364,9 +379,7 @@ int stream_writer_rows(struct stream_writer *writer, const uint8_t *tags, const 
         memcpy(to + writer->filled * (size_t)STREAM_TAG_BYTES, tags, n * STREAM_TAG_BYTES);
         memcpy(to + writer->record_rows * STREAM_TAG_BYTES + writer->filled * writer->row_bytes,
                data, n * writer->row_bytes);
-        for (size_t i = 0; i < n; i++)
-            rowsum_add_tagged(&writer->sum, tags + i * STREAM_TAG_BYTES,
-                              data + i * writer->row_bytes, writer->row_bytes);
+        writer_sum(writer, tags, data, n);
         writer->filled += (uint32_t)n;
         writer->rows += n;
         tags += n * STREAM_TAG_BYTES;
