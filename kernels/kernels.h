@@ -48,7 +48,8 @@ struct kernels_event;  /* a place in a queue */
 struct kernels_gemm;   /* a matrix product of one shape, set up once */
 
 /* C (m, n) = act(op(A) (m, k) * op(B) (k, n) + bias (n)), sums in f32.
- * trans_a: A is stored (k, m); trans_b: B is stored (n, k). */
+ * trans_a: A is stored (k, m); trans_b: B is stored (n, k). Where C is BF16 the bias may be taken
+ * as the sum of two BF16, off by 2^-16 of itself. */
 struct kernels_gemm_shape {
     int64_t m, n, k;
     bool trans_a, trans_b;
@@ -99,6 +100,7 @@ struct kernels_recon_sums {
 struct kernels {
     uint32_t abi;     /* KERNELS_ABI */
     const char *name; /* "cpu" */
+    bool packs;       /* products by a packed B are faster; else packing is a mere copy */
 
     /* ---- device. type: what T is. description says what was found, for -v and `auto`. Callers use
      * kernels_open() and kernels_close(). A function here that returns a code has logged the reason

@@ -257,6 +257,7 @@ static void cpu_clear(struct kernels_queue *queue, void *d_to, size_t bytes)
 static const struct kernels cpu_kernels = {
     .abi = KERNELS_ABI,
     .name = "cpu",
+    .packs = true,
     .open = cpu_open,
     .close = cpu_close,
     .description = cpu_description,

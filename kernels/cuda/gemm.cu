@@ -13,17 +13,22 @@
  * Products of f32 are f32's (CUBLAS_COMPUTE_32F takes no TF32).
  *
  * bf16 results with a bias. The library documents a bias of the type of C alone, and a bias rounded
- * to bf16 is not what the shape says. So the product goes to f32 first and finish_kernel adds, cuts
- * at zero and rounds: 10 m n bytes more. A relu without bias is left to the library, in which as in
- * finish_kernel NaN becomes 0.
+ * to bf16 is off by 2^-8 of itself, in every row by the same. So it is given in two terms: rows of
+ * the first lie in C before the product, which adds them (beta 1), and what is left is the
+ * epilogue's bias; all three are summed in f32. That costs 4 m n bytes, of which the half is read
+ * by a kernel that waits for its tensor cores. A product to f32 and a pass that adds and rounds
+ * cost 10, and as much memory again; a bias in more columns of A and B costs less than a hundredth
+ * of the product, but then A, B and all who read them have rows of another length.
  *
- * Packing. The tensor cores read both layouts at full speed, so a packed B is a copy of B.
+ * Packing. The tensor cores read both layouts at full speed, so a packed B is a copy of B, and
+ * whoever packs for one product only should not.
  */
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/pack.cuh"
 
 #include <stdlib.h>
 
-enum { GEMM_WORKSPACE_MOST = 32 << 20, GEMM_ALIGNMENT = 16, FINISH_BLOCK = 256 };
+enum { GEMM_WORKSPACE_MOST = 32 << 20, GEMM_ALIGNMENT = 16, ROWS_BLOCK = 256 };
 
 struct kernels_gemm {
     struct kernels_device *device;
@@ -33,7 +38,7 @@ struct kernels_gemm {
     cublasLtMatmulAlgo_t algorithm;
     void *workspace;
     size_t workspace_bytes;
-    float *d_sums; /* (m, n) f32 before finish_kernel, or NULL: the library writes C */
+    bool two_terms; /* of the bias: rows of the first are laid into C */
 };
 
 static bool succeeded(cublasStatus_t status)
@@ -52,8 +57,7 @@ static bool set_transposed(const struct kernels_gemm *gemm, cublasLtMatmulDescAt
 static bool set_epilogue(const struct kernels_gemm *gemm)
 {
     const struct cublaslt *lt = &gemm->device->library;
-    bool bias = gemm->shape.bias && gemm->d_sums == NULL;
-    bool relu = gemm->shape.relu && gemm->d_sums == NULL;
+    bool bias = gemm->shape.bias, relu = gemm->shape.relu;
     cublasLtEpilogue_t epilogue = bias && relu ? CUBLASLT_EPILOGUE_RELU_BIAS
                                   : bias       ? CUBLASLT_EPILOGUE_BIAS
                                   : relu       ? CUBLASLT_EPILOGUE_RELU
@@ -85,14 +89,13 @@ static bool describe_product(struct kernels_gemm *gemm)
 {
     const struct kernels_gemm_shape *shape = &gemm->shape;
     const struct cublaslt *lt = &gemm->device->library;
-    enum dtype c = gemm->d_sums != NULL ? DTYPE_F32 : shape->c;
     return succeeded(lt->MatmulDescCreate(&gemm->operation, CUBLAS_COMPUTE_32F, CUDA_R_32F)) &&
            set_transposed(gemm, CUBLASLT_MATMUL_DESC_TRANSA, shape->trans_b) &&
            set_transposed(gemm, CUBLASLT_MATMUL_DESC_TRANSB, shape->trans_a) &&
            set_epilogue(gemm) &&
            create_layout(lt, &gemm->left, shape->b, shape->k, shape->n, shape->trans_b) &&
            create_layout(lt, &gemm->right, shape->a, shape->m, shape->k, shape->trans_a) &&
-           create_layout(lt, &gemm->result, c, shape->m, shape->n, false);
+           create_layout(lt, &gemm->result, shape->c, shape->m, shape->n, false);
 }
 
 static bool set_preferences(const struct cublaslt *lt, cublasLtMatmulPreference_t preference)
@@ -145,14 +148,7 @@ static int choose_algorithm(struct kernels_gemm *gemm)
 
 static int set_up(struct kernels_gemm *gemm)
 {
-    const struct kernels_gemm_shape *shape = &gemm->shape;
     int code = device_enter(gemm->device);
-    if (code == 0 && shape->bias && shape->c == DTYPE_BF16) {
-        void *d_sums = NULL;
-        code = device_allocate(gemm->device, &d_sums,
-                               (size_t)shape->m * (size_t)shape->n * sizeof *gemm->d_sums);
-        gemm->d_sums = static_cast<float *>(d_sums);
-    }
     if (code == 0 && !describe_product(gemm))
         code = device_fail(gemm->device, ERR_DEVICE, "cuBLASLt cannot describe a matrix product");
     if (code == 0)
@@ -172,6 +168,7 @@ int cuda_gemm_create(struct kernels_device *device, struct kernels_gemm **create
         return device_fail(device, ERR_MEMORY, "not enough memory for a matrix product");
     gemm->device = device;
     gemm->shape = *shape;
+    gemm->two_terms = shape->bias && shape->c == DTYPE_BF16;
     int code = set_up(gemm);
     if (code < 0)
         cuda_gemm_free(gemm);
@@ -192,7 +189,6 @@ void cuda_gemm_free(struct kernels_gemm *gemm)
         if (layout != NULL)
             (void)lt->MatrixLayoutDestroy(layout);
     device_release(gemm->device, gemm->workspace);
-    device_release(gemm->device, gemm->d_sums);
     free(gemm);
 }
 
@@ -208,31 +204,43 @@ void cuda_gemm_pack(struct kernels_queue *queue, struct kernels_gemm *gemm, void
                                       cudaMemcpyDeviceToDevice, queue->stream));
 }
 
-/* c (m, n) = act(sums + bias), in bf16: a block takes FINISH_BLOCK columns, blocks stride over
- * rows. */
-static __global__ void finish_kernel(__nv_bfloat16 *d_c, const float *d_sums, const float *d_bias,
-                                     bool relu, size_t m, size_t n)
+/* Each row of c (m, n) = the bias rounded, rest (n) = what that leaves, rounded: a block takes
+ * ROWS_BLOCK packs of columns, blocks stride over rows. */
+template <int V>
+static __global__ void bias_rows_kernel(__nv_bfloat16 *c, __nv_bfloat16 *rest, const float *bias,
+                                        size_t m, size_t n)
 {
-    size_t column = grid_thread();
+    size_t column = grid_thread() * V;
     if (column >= n)
         return;
-    float bias = d_bias[column];
-    for (size_t row = blockIdx.y; row < m; row += gridDim.y) {
-        float value = d_sums[row * n + column] + bias;
-        if (relu)
-            value = value > 0 ? value : 0.0f;
-        d_c[row * n + column] = __float2bfloat16_rn(value);
+    float values[V], left[V];
+    pack_load(values, bias + column);
+    for (size_t row = blockIdx.y; row < m; row += gridDim.y)
+        pack_store(c + row * n + column, values);
+    if (blockIdx.y > 0)
+        return;
+#pragma unroll
+    for (int i = 0; i < V; i++) {
+        float first = __bfloat162float(__float2bfloat16_rn(values[i]));
+        left[i] = isfinite(first) ? values[i] - first : 0.0f; /* not inf - inf */
     }
+    pack_store(rest + column, left);
 }
 
-static void finish(struct kernels_queue *queue, const struct kernels_gemm *gemm, void *d_c,
-                   const float *d_bias)
+/* Lays the bias's first term into C; the second, of the queue's workspace. */
+static const void *lay_bias(struct kernels_queue *queue, const struct kernels_gemm *gemm, void *d_c,
+                            const float *d_bias)
 {
-    size_t m = (size_t)gemm->shape.m, n = (size_t)gemm->shape.n;
-    dim3 grid((unsigned)chunk_count(n, FINISH_BLOCK),
-              (unsigned)(m < GRID_Y_MOST ? m : GRID_Y_MOST));
-    LAUNCH(queue, finish_kernel, grid, FINISH_BLOCK, 0, static_cast<__nv_bfloat16 *>(d_c),
-           gemm->d_sums, d_bias, gemm->shape.relu, m, n);
+    enum { ROWS = 16 }; /* of a thread, or more: it has the bias but once */
+    size_t m = (size_t)gemm->shape.m, n = (size_t)gemm->shape.n, across = chunk_count(m, ROWS);
+    __nv_bfloat16 *d_rest =
+        static_cast<__nv_bfloat16 *>(queue_workspace(queue, n * sizeof *d_rest));
+    BY_PACK(n, V,
+            LAUNCH(queue, bias_rows_kernel<V>,
+                   dim3((unsigned)chunk_count(n, ROWS_BLOCK * V),
+                        (unsigned)(across < GRID_Y_MOST ? across : GRID_Y_MOST)),
+                   ROWS_BLOCK, 0, static_cast<__nv_bfloat16 *>(d_c), d_rest, d_bias, m, n));
+    return d_rest;
 }
 
 static bool aligned(const void *address)
@@ -247,20 +255,20 @@ void cuda_gemm(struct kernels_queue *queue, struct kernels_gemm *gemm, void *d_c
     if (!queue_enter(queue))
         return;
     const struct cublaslt *lt = &queue->device->library;
-    const float one = 1, zero = 0;
-    void *d_result = gemm->d_sums != NULL ? gemm->d_sums : d_c;
+    const float one = 1, kept = gemm->two_terms ? 1 : 0;
+    const void *d_added = gemm->two_terms ? lay_bias(queue, gemm, d_c, d_bias) : d_bias;
     cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
-    if (gemm->shape.bias && gemm->d_sums == NULL)
+    if (!queue_enter(queue))
+        return;
+    if (gemm->shape.bias)
         status = lt->MatmulDescSetAttribute(gemm->operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER,
-                                            &d_bias, sizeof d_bias);
+                                            &d_added, sizeof d_added);
     if (succeeded(status))
         status =
             lt->Matmul(queue->device->products, gemm->operation, &one, d_b, gemm->left, d_a,
-                       gemm->right, &zero, d_result, gemm->result, d_result, gemm->result,
-                       &gemm->algorithm, gemm->workspace, gemm->workspace_bytes, queue->stream);
+                       gemm->right, &kept, d_c, gemm->result, d_c, gemm->result, &gemm->algorithm,
+                       gemm->workspace, gemm->workspace_bytes, queue->stream);
     if (!succeeded(status))
         queue_fail(queue, ERR_DEVICE, "cuda:%d: a matrix product failed: %s", queue->device->index,
                    lt->GetStatusString(status));
-    if (gemm->d_sums != NULL)
-        finish(queue, gemm, d_c, d_bias);
 }

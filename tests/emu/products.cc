@@ -2,7 +2,8 @@
  *
  * Matrices lie by columns: element (i, j) of a layout is at i + j leading. D (m, n) = op(A) op(B),
  * sums in f32 over k in order, then the epilogue: a bias of D's type along the rows, broadcast over
- * the columns; relu, in which NaN becomes 0. What the documentation does not offer is refused:
+ * the columns; relu, in which NaN becomes 0. With beta 1 what lies in C is added before the
+ * epilogue, and C may be D. What the documentation does not offer is refused:
  * types other than f32 or bf16 for A and B alike, f32 from those or bf16 from bf16; sizes that do
  * not match; addresses below the alignment that was promised, or outside of device memory; a
  * workspace smaller than the algorithm asked for. That workspace is overwritten.
@@ -154,6 +155,7 @@ struct product {
     const void *a_data, *b_data;
     void *d_data;
     uint64_t m, n, k;
+    bool adds; /* beta is 1 */
 };
 
 static size_t element_bytes(cudaDataType_t type)
@@ -172,7 +174,7 @@ static cublasStatus_t make_product(struct product *p, const struct emu_operation
                                    const struct emu_layout *c, const struct emu_layout *d)
 {
     bool ta = operation->trans_a == CUBLAS_OP_T, tb = operation->trans_b == CUBLAS_OP_T;
-    *p = {*operation, *a, *b, *d, nullptr, nullptr, nullptr, 0, 0, 0};
+    *p = {*operation, *a, *b, *d, nullptr, nullptr, nullptr, 0, 0, 0, false};
     p->m = ta ? a->columns : a->rows;
     p->k = ta ? a->rows : a->columns;
     p->n = tb ? b->rows : b->columns;
@@ -237,11 +239,13 @@ static void finish_column(const struct product &p, uint64_t j, const std::vector
     bool relu = p.operation.epilogue & CUBLASLT_EPILOGUE_RELU;
     for (uint64_t i = 0; i < p.m; i++) {
         float value = sums[i];
+        uint64_t at = j * (uint64_t)p.d.leading + i;
+        if (p.adds)
+            value += element(p.d_data, p.d.type, at);
         if (bias)
             value += element(p.operation.bias, p.d.type, i);
         if (relu)
             value = value > 0 ? value : 0.0f;
-        uint64_t at = j * (uint64_t)p.d.leading + i;
         if (p.d.type == CUDA_R_32F)
             static_cast<float *>(p.d_data)[at] = value;
         else
@@ -289,9 +293,9 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t oper
     const uint64_t *promised = algorithm->data;
     bool bias = p.operation.epilogue & CUBLASLT_EPILOGUE_BIAS;
     size_t wanted = (size_t)promised[ALGORITHM_WORKSPACE];
-    float one = *static_cast<const float *>(alpha), zero = *static_cast<const float *>(beta);
-    if (promised[ALGORITHM_MARK] != ALGORITHM_MARK_VALUE || one != 1 || zero != 0 || c != d ||
-        !addressed(a, layout_bytes(a_layout), promised[0]) ||
+    float one = *static_cast<const float *>(alpha), kept = *static_cast<const float *>(beta);
+    if (promised[ALGORITHM_MARK] != ALGORITHM_MARK_VALUE || one != 1 || (kept != 0 && kept != 1) ||
+        c != d || !addressed(a, layout_bytes(a_layout), promised[0]) ||
         !addressed(b, layout_bytes(b_layout), promised[1]) ||
         !addressed(d, layout_bytes(d_layout), promised[3]) || workspace_bytes < wanted ||
         (wanted > 0 && !addressed(workspace, wanted, 16)) ||
@@ -300,6 +304,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t oper
     p.a_data = a;
     p.b_data = b;
     p.d_data = d;
+    p.adds = kept == 1;
     cudaError_t error = emu_enqueue(stream, [p, workspace, wanted] {
         if (wanted > 0)
             memset(workspace, 0xee, wanted);

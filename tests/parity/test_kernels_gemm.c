@@ -58,8 +58,8 @@ static void product_free(struct product *p, struct parity *parity)
 }
 
 /* A sum of k products and a bias, added in f32 in any order: off by at most (k + 2) u (Σ|a b| +
- * |bias|); a result in bf16 by 2^-8 of itself more. Where the processor's bf16 products flush
- * subnormal parts, k 2^-126 more. */
+ * |bias|); a result in bf16 by 2^-8 of itself more, and its bias by 2^-16. Where the processor's
+ * bf16 products flush subnormal parts, k 2^-126 more. */
 static void product_check(const struct product *p, struct parity *parity)
 {
     const struct kernels_gemm_shape *s = &p->shape;
@@ -68,7 +68,7 @@ static void product_check(const struct product *p, struct parity *parity)
     parity_get(parity, c, p->d_c, s->c, m * n);
     for (size_t i = 0; i < m; i++) {
         for (size_t j = 0; j < n; j++) {
-            double sum = s->bias ? (double)p->bias[j] : 0, size = fabs(sum);
+            double sum = s->bias ? (double)p->bias[j] : 0, bias = fabs(sum), size = bias;
             for (size_t l = 0; l < depth; l++) {
                 double product = (double)p->a[s->trans_a ? l * m + i : i * depth + l] *
                                  (double)p->b[s->trans_b ? j * depth + l : l * n + j];
@@ -79,7 +79,8 @@ static void product_check(const struct product *p, struct parity *parity)
                 sum = 0;
             double tolerance = (double)(depth + 2) * (PARITY_U * size + 0x1p-126);
             if (s->c == DTYPE_BF16)
-                tolerance += PARITY_U_BF16 * (fabs(sum) + tolerance);
+                tolerance =
+                    (1 + PARITY_U_BF16) * (tolerance + bias * 0x1p-16) + PARITY_U_BF16 * fabs(sum);
             parity_near((double)c[i * n + j], sum, tolerance, "c", i * n + j);
         }
     }

@@ -4,10 +4,10 @@
  * other; events keep either from running ahead. Everything else is in order on `queue`, so that no
  * other buffer needs guarding. On the CPU a queue runs at once and all this is free.
  *
- * Products multiply by a right side that is packed into the layout that the backend likes best.
+ * Where the backend packs, products multiply by a right side in the layout that it likes best.
  * Weights change with every step, so nothing can stay packed: one buffer serves all products in
- * turn, each of which packs and multiplies at once. At the reference shape packing costs 2 to 3 %
- * of the products, and a plain right side 5 to 10 %.
+ * turn, each of which packs and multiplies at once. On the CPU at the reference shape packing costs
+ * 2 to 3 % of the products, and a plain right side 5 to 10 %.
  *
  * Who writes a buffer when: d_x until the encoder's gradient, d_f and d_g until the decoder's, so a
  * method may call the blocks in any order that has what it reads. d_dpre and d_f are apart, as
@@ -77,9 +77,12 @@ static void step_set_sizes(struct step *step, const struct step_setup *setup)
     };
 }
 
-/* Elements of the largest right side of a product: weights, dpre or g. */
+/* Elements of the largest right side of a product that is packed: weights, dpre or g. A plan is
+ * made without a backend, for one that packs. */
 static uint64_t step_packed_elements(const struct step *step)
 {
+    if (step->kernels != NULL && !step->kernels->packs)
+        return 0;
     uint64_t rows = step->batch > step->width ? step->batch : step->width;
     uint64_t gradient = (uint64_t)step->batch * step->width;
     return rows * step->latents > gradient ? rows * step->latents : gradient;
@@ -129,22 +132,26 @@ static int step_create_products(struct step *step)
     for (size_t i = 0; i < sizeof products / sizeof *products; i++) {
         struct kernels_gemm_shape *shape = &products[i].shape;
         shape->a = shape->b = step->type;
-        shape->packed_b = true;
+        shape->packed_b = step->kernels->packs;
         int status = step->kernels->gemm_create(step->device, products[i].gemm, shape);
         if (status != 0)
             return status;
+        if (!shape->packed_b)
+            continue;
         size_t bytes = step->kernels->gemm_packed_bytes(*products[i].gemm);
         most = bytes > most ? bytes : most;
     }
-    return step_take(step, &step->d_packed, most, 1);
+    return most > 0 ? step_take(step, &step->d_packed, most, 1) : 0;
 }
 
 /* c = act(a b + bias); see above for the packing. */
 static void step_multiply(struct step *step, struct kernels_gemm *gemm, void *d_c, const void *d_a,
                           const void *d_b, const float *d_bias)
 {
-    step->kernels->gemm_pack(step->queue, gemm, step->d_packed, d_b);
-    step->kernels->gemm(step->queue, gemm, d_c, d_a, step->d_packed, d_bias);
+    if (step->kernels->packs)
+        step->kernels->gemm_pack(step->queue, gemm, step->d_packed, d_b);
+    step->kernels->gemm(step->queue, gemm, d_c, d_a, step->kernels->packs ? step->d_packed : d_b,
+                        d_bias);
 }
 
 /* ---- set-up */

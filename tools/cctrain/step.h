@@ -55,7 +55,7 @@ struct step {
     uint32_t *d_counts;                 /* (F) */
     double *d_l1;                       /* (1) */
     struct kernels_recon_sums *d_recon; /* (S + 1) */
-    void *d_packed;                     /* the right side of the product at hand */
+    void *d_packed;                     /* the right side of the product at hand; or NULL */
     struct kernels_gemm *encode, *decode, *latent_gradient, *encoder_gradient, *decoder_gradient;
     struct step_report reports[STEP_DEPTH];
 };
