@@ -27,7 +27,7 @@ static void make_begin(struct begin *begin, enum begin_plane plane)
     begin->plane = plane;
     if (plane == BEGIN_INLINE)
         return;
-    strcpy(begin->attach.socket, "ccpipe-0123.x_y");
+    memcpy(begin->attach.socket, "ccpipe-0123.x_y", sizeof "ccpipe-0123.x_y");
     begin->attach.buffers = BUFFERS;
     begin->attach.capacity = CAPACITY;
     for (size_t i = 0; i < (plane == BEGIN_NCCL ? 128 : 64); i++)

@@ -102,7 +102,8 @@ static int salvage_take_begin(struct salvage *salvage)
     salvage->parts = grown;
     struct salvage_part *part = &grown[salvage->part_count];
     memset(part, 0, sizeof *part);
-    int status = stream_order_begin(&part->order, &salvage->record, false, name, salvage->frame.offset);
+    int status =
+        stream_order_begin(&part->order, &salvage->record, false, name, salvage->frame.offset);
     if (status != 0)
         return status;
     salvage->part_count++; /* from here on salvage_free() frees it */
