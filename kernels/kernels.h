@@ -5,8 +5,9 @@
  * run where no driver is installed. Everything above this header is the same code for all devices.
  *
  * Memory. d_ pointers are device memory from alloc(); host memory is never passed for them. Copies
- * between host and device happen in upload() and download() and nowhere else. Buffers are allocated
- * at set-up, never per step. On the CPU device memory is 64-byte aligned host memory.
+ * between host and device happen in upload() and download() and nowhere else; only with host memory
+ * from host_alloc() do they leave the host free to go on. Buffers are allocated at set-up, never
+ * per step. On the CPU device memory is 64-byte aligned host memory.
  *
  * Order. Operations on one queue run in order and may return before they are done; wait() waits for
  * the queue. Errors of a queue are kept and come back from wait(), and from event_sync() of an
@@ -40,7 +41,7 @@
 extern "C" {
 #endif
 
-#define KERNELS_ABI 1
+#define KERNELS_ABI 2
 
 struct kernels_device; /* one open device */
 struct kernels_queue;  /* an ordered stream of operations */
@@ -113,6 +114,10 @@ struct kernels {
 
     int (*alloc)(struct kernels_device *device, void **d_memory, size_t bytes); /* zeroed */
     void (*free)(struct kernels_device *device, void *d_memory);
+    /* Host memory, 64-byte aligned, not initialised: page-locked where the device is apart, so that
+     * copies to and from it run beside what else is queued. Freeing may be given NULL. */
+    int (*host_alloc)(struct kernels_device *device, void **memory, size_t bytes);
+    void (*host_free)(struct kernels_device *device, void *memory);
 
     int (*queue_create)(struct kernels_device *device, struct kernels_queue **queue);
     void (*queue_free)(struct kernels_queue *queue);

@@ -100,19 +100,29 @@ static uint64_t cpu_memory_free(const struct kernels_device *device)
     return device->host->memory_free();
 }
 
-/* The memory is cleared here, by all threads, so that it is really there (a short machine fails
- * now and not in a step) and so that its pages lie near those who use them. */
-int cpu_alloc(struct kernels_device *device, void **d_memory, size_t bytes)
+static int cpu_host_alloc(struct kernels_device *device, void **memory, size_t bytes)
 {
     uint64_t available = device->host->memory_free();
     if (bytes > available)
         return device_fail(device, ERR_MEMORY, "not enough memory: %zu bytes asked, %llu free",
                            bytes, (unsigned long long)available);
-    void *memory = NULL;
+    void *taken = NULL;
     size_t alignment = bytes >= HUGE_PAGE ? HUGE_PAGE : ALIGNMENT;
     if (bytes > SIZE_MAX - HUGE_PAGE ||
-        posix_memalign(&memory, alignment, bytes == 0 ? ALIGNMENT : bytes) != 0)
+        posix_memalign(&taken, alignment, bytes == 0 ? ALIGNMENT : bytes) != 0)
         return device_fail(device, ERR_MEMORY, "not enough memory: %zu bytes asked", bytes);
+    *memory = taken;
+    return 0;
+}
+
+/* The memory is cleared here, by all threads, so that it is really there (a short machine fails
+ * now and not in a step) and so that its pages lie near those who use them. */
+int cpu_alloc(struct kernels_device *device, void **d_memory, size_t bytes)
+{
+    void *memory = NULL;
+    int code = cpu_host_alloc(device, &memory, bytes);
+    if (code < 0)
+        return code;
     size_t chunks = chunk_count(bytes, HUGE_PAGE);
 #pragma omp parallel for num_threads(device_threads(device, bytes))
     for (size_t chunk = 0; chunk < chunks; chunk++)
@@ -264,6 +274,8 @@ static const struct kernels cpu_kernels = {
     .memory_free = cpu_memory_free,
     .alloc = cpu_alloc,
     .free = cpu_free,
+    .host_alloc = cpu_host_alloc,
+    .host_free = cpu_free,
     .queue_create = cpu_queue_create,
     .queue_free = cpu_queue_free,
     .event_create = cpu_event_create,

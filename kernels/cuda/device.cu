@@ -223,6 +223,32 @@ void device_release(struct kernels_device *device, void *d_memory)
         (void)cudaFree(d_memory); /* an earlier failure: its queue has told */
 }
 
+static int cuda_host_alloc(struct kernels_device *device, void **memory, size_t bytes)
+{
+    void *taken = NULL;
+    int code = device_enter(device);
+    if (code < 0)
+        return code;
+    cudaError_t status = cudaMallocHost(&taken, bytes > 0 ? bytes : 1);
+    if (status == cudaErrorMemoryAllocation) {
+        (void)cudaGetLastError();
+        return device_fail(
+            device, ERR_MEMORY,
+            "not enough memory: %zu page-locked bytes of host memory asked, %llu free", bytes,
+            (unsigned long long)device->host->memory_free());
+    }
+    code = device_check(device, status, "cudaMallocHost");
+    if (code == 0)
+        *memory = taken;
+    return code;
+}
+
+static void cuda_host_free(struct kernels_device *device, void *memory)
+{
+    if (memory != NULL && device_enter(device) == 0)
+        (void)cudaFreeHost(memory); /* an earlier failure: its queue has told */
+}
+
 void *queue_workspace(struct kernels_queue *queue, size_t bytes)
 {
     if (!queue_enter(queue))
@@ -364,6 +390,8 @@ static const struct kernels cuda_kernels = {
     .memory_free = cuda_memory_free,
     .alloc = cuda_alloc,
     .free = device_release,
+    .host_alloc = cuda_host_alloc,
+    .host_free = cuda_host_free,
     .queue_create = cuda_queue_create,
     .queue_free = cuda_queue_free,
     .event_create = cuda_event_create,

@@ -97,7 +97,7 @@ static void device_gradients_are_the_plain_ones(const uint32_t *widths, size_t s
         l1_slack += t.latent[i].m * training_weight(&t, i % t.f) / B;
     parity_near((double)report->clip[1], t.grad_norm, unit * sqrt(norm_slack), "grad_norm", 0);
     parity_near(report->recon[s].error / B, t.l2, unit * l2_slack, "l2", 0);
-    parity_near(report->l1 / B, t.l1, unit * l1_slack, "l1", 0);
+    parity_near(*report->l1 / B, t.l1, unit * l1_slack, "l1", 0);
     uint64_t active = 0;
     for (size_t j = 0; j < F; j++)
         active += report->counts[j];

@@ -1,5 +1,6 @@
 /* test_kernels_events.c - an event tells of what its queue failed in, as wait() does: a trainer
- * waits for events alone. The failure is an operation whose workspace there is no memory for.
+ * waits for events alone. The failure is an operation whose workspace there is no memory for. And
+ * host memory for copies that nobody waits for.
  */
 #include "parity.h"
 
@@ -116,10 +117,65 @@ static void a_failure_of_cuda_is_kept(void **state)
     parity_close(&parity);
 }
 
+static char said[256];
+
+static int host_keep(int code, const char *message)
+{
+    snprintf(said, sizeof said, "%s", message);
+    return code;
+}
+
+/* A copy in and one out again, on queues that only events order; and what is asked is told. */
+static void host_memory_is_there_for_copies(void **state)
+{
+    (void)state;
+    static const struct kernels_host host = {host_keep, host_note, host_memory};
+    enum { COUNT = 1000 };
+    struct parity parity;
+    parity_open(&parity, 1, DTYPE_F32);
+    const struct kernels *kernels = parity.kernels;
+    struct kernels_device *device = NULL;
+    struct kernels_queue *in = NULL, *out = NULL;
+    struct kernels_event *filled = NULL;
+    void *from = NULL, *to = NULL, *huge = NULL, *d_values = NULL;
+    memory_left = 1 << 30;
+    assert_int_equal(kernels->open(&device, 0, 1, DTYPE_F32, &host), 0);
+    assert_int_equal(kernels->host_alloc(device, &from, COUNT * sizeof(float)), 0);
+    assert_int_equal(kernels->host_alloc(device, &to, COUNT * sizeof(float)), 0);
+    assert_int_equal((uintptr_t)from % 64, 0);
+    assert_int_equal(kernels->alloc(device, &d_values, COUNT * sizeof(float)), 0);
+    assert_int_equal(kernels->queue_create(device, &in), 0);
+    assert_int_equal(kernels->queue_create(device, &out), 0);
+    assert_int_equal(kernels->event_create(device, &filled), 0);
+    for (size_t i = 0; i < COUNT; i++)
+        ((float *)from)[i] = (float)i;
+    kernels->upload(in, d_values, from, COUNT * sizeof(float));
+    kernels->event_record(in, filled);
+    kernels->event_wait(out, filled);
+    kernels->download(out, to, d_values, COUNT * sizeof(float));
+    assert_int_equal(kernels->wait(out), 0);
+    assert_memory_equal(to, from, COUNT * sizeof(float));
+
+    memory_left = (size_t)1 << 50; /* the word of the host is not what decides */
+    assert_int_equal(kernels->host_alloc(device, &huge, (size_t)1 << 49), ERR_MEMORY);
+    assert_non_null(strstr(said, "562949953421312 "));
+    assert_null(huge);
+    kernels->host_free(device, NULL);
+    kernels->host_free(device, from);
+    kernels->host_free(device, to);
+    kernels->event_free(filled);
+    kernels->queue_free(in);
+    kernels->queue_free(out);
+    kernels->free(device, d_values);
+    kernels->close(device);
+    parity_close(&parity);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(an_event_tells_of_its_queue),
-                                       cmocka_unit_test(a_failure_of_cuda_is_kept)};
+                                       cmocka_unit_test(a_failure_of_cuda_is_kept),
+                                       cmocka_unit_test(host_memory_is_there_for_copies)};
     log_init("test_kernels_events", LOG_WARNING);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -191,7 +191,9 @@ static void a_latent_is_dead_after_ten_million_silent_rows(void **state)
         .latents = 4, .sources = 1, .batch = 1000000, .last_active = last_active};
     uint32_t counts[4] = {1, 0, 5, 0};
     struct kernels_recon_sums recon[2] = {{1, 1, 1}, {1, 1, 1}};
-    struct step_report report = {.recon = recon, .counts = counts, .clip = {1, 1}};
+    double l1 = 0;
+    float clip[2] = {1, 1};
+    struct step_report report = {.recon = recon, .counts = counts, .l1 = &l1, .clip = clip};
     struct schedule_rates rates = {0};
     struct ledger_figures figures;
     for (uint64_t t = 0; t < 20; t++) {
@@ -217,10 +219,9 @@ static void a_loss_or_gradient_that_is_not_finite_is_corrupt_data(void **state)
     const double bad[] = {NAN, INFINITY, -INFINITY};
     for (size_t i = 0; i < 9; i++) {
         struct kernels_recon_sums recon[2] = {{1, 1, 1}, {i / 3 == 0 ? bad[i % 3] : 1, 1, 1}};
-        struct step_report report = {.recon = recon,
-                                     .counts = counts,
-                                     .l1 = i / 3 == 1 ? bad[i % 3] : 1,
-                                     .clip = {1, i / 3 == 2 ? (float)bad[i % 3] : 1}};
+        double l1 = i / 3 == 1 ? bad[i % 3] : 1;
+        float clip[2] = {1, i / 3 == 2 ? (float)bad[i % 3] : 1};
+        struct step_report report = {.recon = recon, .counts = counts, .l1 = &l1, .clip = clip};
         assert_int_equal(ledger_enter(&ledger, &figures, 0, &report, &rates), ERR_DATA);
     }
     log_init("test", LOG_NOTE);

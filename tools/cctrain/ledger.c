@@ -49,7 +49,7 @@ int ledger_enter(struct ledger *ledger, struct ledger_figures *figures, uint64_t
     const struct kernels_recon_sums *all = &report->recon[ledger->sources];
     figures->l2 = all->error / rows;
     figures->explained = 1 - all->error / all->variance;
-    figures->l1 = report->l1 / rows;
+    figures->l1 = *report->l1 / rows;
     figures->l0 = (double)active / rows;
     figures->loss = figures->l2 + rates->l1 * figures->l1;
     figures->grad_norm = (double)report->clip[1];

@@ -112,6 +112,18 @@ static int step_take(struct step *step, void *at, size_t count, size_t size)
     return status;
 }
 
+/* Page-locked: a download into other memory is waited for where it is enqueued. */
+static int step_take_host(struct step *step, void *at, size_t count, size_t size)
+{
+    size_t bytes;
+    void *memory = NULL;
+    if (!mem_mul(&bytes, count, size))
+        return mem_fail("a step's report", count, size);
+    int status = step->kernels->host_alloc(step->device, &memory, bytes);
+    memcpy(at, &memory, sizeof memory);
+    return status;
+}
+
 /* ---- products */
 
 static int step_create_products(struct step *step)
@@ -183,10 +195,15 @@ static int step_create_host(struct step *step, const struct begin *begin)
     }
     for (size_t i = 0; i < STEP_DEPTH; i++) {
         struct step_report *report = &step->reports[i];
-        report->recon = mem_alloc_zero(step->sources + 1, sizeof *report->recon);
-        report->counts = mem_alloc_zero(step->latents, sizeof *report->counts);
-        if (report->recon == NULL || report->counts == NULL)
-            return mem_fail("a step's report", step->latents, sizeof *report->counts);
+        int status = step_take_host(step, &report->recon, step->sources + 1, sizeof *report->recon);
+        if (status == 0)
+            status = step_take_host(step, &report->l1, 1, sizeof *report->l1);
+        if (status == 0)
+            status = step_take_host(step, &report->clip, 2, sizeof *report->clip);
+        if (status == 0)
+            status = step_take_host(step, &report->counts, step->latents, sizeof *report->counts);
+        if (status != 0)
+            return status;
     }
     return 0;
 }
@@ -228,8 +245,10 @@ void step_free(struct step *step)
         kernels->event_free(step->filled[i]);
         kernels->event_free(step->taken[i]);
         kernels->event_free(step->reports[i].done);
-        free(step->reports[i].recon);
-        free(step->reports[i].counts);
+        void *host[] = {step->reports[i].recon, step->reports[i].l1, step->reports[i].clip,
+                        step->reports[i].counts};
+        for (size_t k = 0; k < sizeof host / sizeof *host; k++)
+            kernels->host_free(step->device, host[k]);
     }
     dictionary_free(&step->dictionary);
     kernels->queue_free(step->copies);
@@ -306,8 +325,8 @@ static void step_download(struct step *step, uint64_t t)
     struct step_report *report = &step->reports[t % STEP_DEPTH];
     kernels->download(step->queue, report->recon, step->d_recon,
                       (step->sources + 1) * sizeof *report->recon);
-    kernels->download(step->queue, &report->l1, step->d_l1, sizeof report->l1);
-    kernels->download(step->queue, report->clip, step->dictionary.d_clip, sizeof report->clip);
+    kernels->download(step->queue, report->l1, step->d_l1, sizeof *report->l1);
+    kernels->download(step->queue, report->clip, step->dictionary.d_clip, 2 * sizeof *report->clip);
     kernels->download(step->queue, report->counts, step->d_counts,
                       step->latents * sizeof *report->counts);
     kernels->event_record(step->queue, report->done);

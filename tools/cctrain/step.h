@@ -23,8 +23,8 @@ enum { STEP_DEPTH = 2 };
 /* What a step computed, in host memory; valid after step_report(). */
 struct step_report {
     struct kernels_recon_sums *recon; /* (S + 1) */
-    double l1;                        /* Σ_b Σ_j f_j w_j: the method's sparsity, times B */
-    float clip[2];                    /* factor and norm of the gradient */
+    double *l1;                       /* Σ_b Σ_j f_j w_j: the method's sparsity, times B */
+    float *clip;                      /* (2) factor and norm of the gradient */
     uint32_t *counts;                 /* (F) rows in which each latent was above 0 */
     struct kernels_event *done;
 };

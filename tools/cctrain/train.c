@@ -53,7 +53,7 @@ struct train {
     struct metrics_file metrics[TRAIN_METRICS]; /* in the folder, and where --metrics says */
     struct progress *progress;
 
-    uint8_t *rows[STEP_DEPTH]; /* (B, row_bytes) */
+    void *rows[STEP_DEPTH]; /* (B, row_bytes), page-locked */
     struct schedule_rates rates[STEP_DEPTH];
     uint64_t done, settled; /* steps enqueued, and looked at */
     bool saved;             /* a checkpoint holds all that was done */
@@ -112,9 +112,10 @@ static int train_take_host(struct train *train, const struct begin *begin)
     if (status == 0)
         status = crosscoder_init(&train->cc, sources, begin->source_count, train->recipe.latents);
     for (size_t i = 0; i < STEP_DEPTH && status == 0; i++) {
-        train->rows[i] = mem_alloc((size_t)train->recipe.batch, begin_row_bytes(begin));
-        if (train->rows[i] == NULL)
-            status = mem_fail("batches", (size_t)train->recipe.batch, begin_row_bytes(begin));
+        size_t bytes;
+        status = mem_mul(&bytes, (size_t)train->recipe.batch, begin_row_bytes(begin))
+                     ? train->kernels->host_alloc(train->device, &train->rows[i], bytes)
+                     : mem_fail("batches", (size_t)train->recipe.batch, begin_row_bytes(begin));
     }
     free(sources);
     return status;
@@ -409,11 +410,11 @@ static int train_close(struct train *train, int status)
         stopped = stopped != 0 ? stopped : closed;
     }
     feed_close(&train->feed);
-    for (size_t i = 0; i < STEP_DEPTH; i++)
-        free(train->rows[i]);
     ledger_free(&train->ledger);
     crosscoder_free(&train->cc);
     step_free(&train->step);
+    for (size_t i = 0; i < STEP_DEPTH && train->kernels != NULL; i++)
+        train->kernels->host_free(train->device, train->rows[i]);
     kernels_close(train->kernels, train->device);
     state_free(&train->snapshot.state);
     run_close(&train->run);
