@@ -75,6 +75,9 @@ pretend() {
     [ "$status" -eq 64 ]
     run tests/gpu/check --out
     [ "$status" -eq 64 ]
+    run tests/gpu/check --only speed
+    [ "$status" -eq 64 ]
+    [[ $output == *"--only knows 'loss', not 'speed'"* ]]
     run tests/gpu/bundle "$bundle"
     [ "$status" -eq 64 ]
     [[ $output == *"is there already"* ]]

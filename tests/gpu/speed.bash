@@ -72,11 +72,11 @@ between_lines() {
             else printf "%.6g", (rows - first) / (time - began) }'
 }
 
-# speed_actgen EPOCHS: actgen alone, stopped after 45 s, in which it also loads its models.
+# speed_actgen EPOCHS: actgen alone, stopped after 35 s, in which it also loads its models.
 speed_actgen() {
     local rate status=0
     "$BIN/tokstream" -q --epochs "$1" "$inputs/tokens.npy" |
-        patience=45 actgen_with --metrics "$work/actgen.metrics" -o /dev/null || status=$?
+        patience=35 actgen_with --metrics "$work/actgen.metrics" -o /dev/null || status=$?
     stopped "$status" || return "$status"
     rate=$(between_lines "$work/actgen.metrics") || { echo "it wrote no metrics in its time" >&2; return 1; }
     actgen_rate=$(calculate "$rate * $sequence / ($sequence - 1)")
@@ -129,14 +129,14 @@ memory_grown() {
     fi
 }
 
-# The same rows again and again, from the page cache; stopped after 40 s.
+# The same rows again and again, from the page cache; stopped after 25 s.
 speed_cctrain() {
     local rows=() status=0
     for ((i = 0; i < $1; i++)); do
         rows+=("$inputs/rows.ccps")
     done
     memory_watch
-    patience=40 cctrain_with run-speed "${rows[@]}" || status=$?
+    patience=25 cctrain_with run-speed "${rows[@]}" || status=$?
     memory_grown
     stopped "$status" || return "$status"
     cctrain_rate=$(steady "$work/run-speed/metrics.jsonl" rows_per_s) || return 1
@@ -144,14 +144,14 @@ speed_cctrain() {
     rm -rf "$work/run-speed"
 }
 
-# All four tools, one GPU; stopped after a minute. Only cctrain's own end counts: it ends the others.
+# All four tools, one GPU; stopped after 40 s. Only cctrain's own end counts: it ends the others.
 speed_pipeline() {
     local slots=65536 status
     [ -z "$emulated" ] || slots=64
     set +e
     "$BIN/tokstream" -q --epochs "$1" "$inputs/tokens.npy" |
-        patience=70 actgen_with | "$BIN/shufbuf" -q --rows "$slots" |
-        patience=60 cctrain_with run-pipeline "${@:2}"
+        patience=50 actgen_with | "$BIN/shufbuf" -q --rows "$slots" |
+        patience=40 cctrain_with run-pipeline "${@:2}"
     status=${PIPESTATUS[3]}
     set -e
     stopped "$status" || return "$status"
@@ -168,6 +168,10 @@ measured() {
     return 1
 }
 
+speed_inputs() {
+    measured "random models, tokens and rows" limited 120 "$build/tests/gpu/make_inputs" "$@" "$inputs"
+}
+
 speed_measure() {
     local product copy bound flops epochs=1000 files=80 steps=() flags=()
     log_every=25 gently=(--foreground)
@@ -177,8 +181,7 @@ speed_measure() {
     measured "each kernel beside its limit" speed_kernels || return 0
     product=$(peak product bf16) copy=$(peak copy f32)
     report passed "each kernel beside its limit" "fastest product $product GF/s, copy $copy GB/s"
-    measured "random models, tokens and rows" limited 120 "$build/tests/gpu/make_inputs" "${flags[@]}" "$inputs" ||
-        return 0
+    speed_inputs "${flags[@]}" || return 0
 
     if measured "actgen" speed_actgen "$epochs"; then
         flops=$(calculate "2 * $layers * (2 * ($d * ($heads + 2 * $key_heads) * $head +
@@ -203,20 +206,24 @@ speed_measure() {
     speed_peers
 }
 
-# Beside PyTorch and transformers, where python3 has them and they see the GPU.
-speed_peers() {
-    local name rate least ours missing
+# peers_there WHAT: true where python3 has PyTorch and transformers and they see the GPU; else WHAT is skipped.
+peers_there() {
+    local missing
     if [ -n "$emulated" ]; then
-        report skipped "beside PyTorch and transformers" "not run: the device is emulated"
-        return 0
+        report skipped "$1" "not run: the device is emulated"
+        return 1
     fi
     missing=$(env -u LD_LIBRARY_PATH python3 tests/gpu/peers.py --missing 2>&1) ||
         missing=${missing:-python3 is not there}
-    if [ -n "$missing" ]; then
-        report skipped "beside PyTorch and transformers" "not run: ${missing//$'\n'/ }"
-        return 0
-    fi
-    limited 150 env -u LD_LIBRARY_PATH python3 tests/gpu/peers.py "$inputs/base" "$layers" \
+    [ -n "$missing" ] || return 0
+    report skipped "$1" "not run: ${missing//$'\n'/ }"
+    return 1
+}
+
+speed_peers() {
+    local name rate least ours
+    peers_there "beside PyTorch and transformers" || return 0
+    limited 100 env -u LD_LIBRARY_PATH python3 tests/gpu/peers.py "$inputs/base" "$layers" \
         "$latents" "$batch" >"$work/peers.tsv" 2>"$log" || report failed "PyTorch and transformers" "$(last_words)"
     while IFS=$'\t' read -r name rate; do
         case $name in
@@ -226,7 +233,44 @@ speed_peers() {
         esac
         [ -z "$ours" ] || speed "beside $name" "$ours" "a second" "$rate" "$least"
     done <"$work/peers.tsv"
-    report skipped "loss beside the reference's at step 1,000" "not run: this script has no such run"
+    speed_loss
+}
+
+speed_only_loss() {
+    gently=(--foreground)
+    if peers_there "loss beside the reference's at step 1,000" && speed_inputs; then
+        speed_loss
+    fi
+}
+
+# cctrain's loss in bf16 after 1,000 steps beside the reference's in f32, from the same weights on the same
+# rows: the mean of the last 25, which is once through the rows.
+speed_loss() {
+    local what="loss beside the reference's at step 1,000" last=25 ours theirs rows=()
+    if [ $((510 - SECONDS)) -lt 130 ]; then
+        report skipped "$what" "not run: it takes two minutes, which are not left; --only loss runs it"
+        return 0
+    fi
+    log_every=1
+    for ((i = 0; i < 40; i++)); do
+        rows+=("$inputs/rows.ccps")
+    done
+    measured "$what" cctrain_with run-start --steps 0 "$inputs/rows.ccps" || return 0
+    measured "$what" "$BIN/ccanalyze" dump -q --npy "$work/rows.npy" "$inputs/rows.ccps" || return 0
+    patience=60 measured "$what" cctrain_with run-loss --steps 1000 "${rows[@]}" || return 0
+    ours=$(tail -n "$last" "$work/run-loss/metrics.jsonl" | key loss | awk '{ sum += $1 } END { printf "%.9g", sum / NR }')
+    if limited 120 env -u LD_LIBRARY_PATH python3 tests/gpu/reference_loss.py \
+        "$work/run-start/step-0/cc.safetensors" "$work/rows.npy" "$batch" 1000 "$last" >"$work/loss.tsv" 2>"$log"; then
+        read -r theirs _ <"$work/loss.tsv"
+        if awk "BEGIN { off = $ours / $theirs - 1; exit !(off <= 0.005 && off >= -0.005) }"; then
+            report passed "$what" "$ours, the reference's $theirs"
+        else
+            report failed "$what" "$ours, the reference's $theirs: more than 0.5 % apart"
+        fi
+    else
+        report failed "$what" "$(last_words)"
+    fi
+    rm -rf "$work/run-start" "$work/run-loss" "$work/rows.npy"
 }
 
 # ---- the tables
