@@ -441,13 +441,10 @@ int begin_compatible(const struct begin *a, const char *name_a, const struct beg
     return 0;
 }
 
-/* Takes out what depends on how much of the stream is sent and on how its rows travel, here and in
- * all BEGINs upstream. */
-static int begin_strip(json_t *json)
+/* As if rows had travelled inline, here and in all BEGINs upstream. */
+static int begin_strip_planes(json_t *json)
 {
     for (; json_is_object(json); json = json_object_get(json, "upstream")) {
-        json_object_del(json, "rows");
-        json_object_del(json, "first_row");
         json_object_del(json, "attach");
         if (json_object_get(json, "data_plane") != NULL &&
             json_object_set_new(json, "data_plane", json_string("inline")) != 0)
@@ -456,11 +453,21 @@ static int begin_strip(json_t *json)
     return 0;
 }
 
+/* Takes out what depends on how much of the stream is sent, at all levels. */
+static void begin_strip_extent(json_t *json)
+{
+    for (; json_is_object(json); json = json_object_get(json, "upstream")) {
+        json_object_del(json, "rows");
+        json_object_del(json, "first_row");
+    }
+}
+
 int begin_identity(const struct begin *begin, char hex[33])
 {
     json_t *json = begin_to_json(begin);
     json_t *copy = json_deep_copy(json);
-    char *text = copy == NULL || begin_strip(copy) != 0 ? NULL : json_text(copy);
+    begin_strip_extent(copy);
+    char *text = copy == NULL || begin_strip_planes(copy) != 0 ? NULL : json_text(copy);
     int status = 0;
     if (text == NULL) {
         status = mem_fail("BEGIN", 1, sizeof *begin);
@@ -473,4 +480,39 @@ int begin_identity(const struct begin *begin, char hex[33])
     json_decref(copy);
     json_decref(json);
     return status;
+}
+
+/* ---- a shuffle's */
+
+int begin_shuffled(struct begin *shuffled, const struct begin *begin, const json_t *json,
+                   const json_t *options, bool has_total, uint64_t total, uint64_t skip)
+{
+    struct begin own = {0};
+    int status = begin_copy(shuffled, begin);
+    if (status != 0)
+        return status;
+    if ((status = begin_init(&own, BEGIN_ACTIVATIONS, "shufbuf")) != 0) {
+        begin_free(shuffled);
+        return status;
+    }
+    const char *tool = shuffled->tool;
+    shuffled->tool = own.tool;
+    own.tool = tool;
+    begin_free(&own);
+    json_decref(shuffled->options);
+    json_decref(shuffled->upstream);
+    json_decref(shuffled->extra);
+    shuffled->options = json_deep_copy(options);
+    shuffled->upstream = json_deep_copy(json);
+    shuffled->extra = json_object();
+    shuffled->has_rows = has_total && total >= skip;
+    shuffled->rows = shuffled->has_rows ? total - skip : 0;
+    shuffled->first_row = skip;
+    shuffled->plane = BEGIN_INLINE;
+    memset(&shuffled->attach, 0, sizeof shuffled->attach);
+    if (shuffled->options != NULL && shuffled->upstream != NULL && shuffled->extra != NULL &&
+        begin_strip_planes(shuffled->upstream) == 0)
+        return 0;
+    begin_free(shuffled);
+    return mem_fail("BEGIN", 1, sizeof *shuffled);
 }

@@ -72,6 +72,12 @@ int begin_init(struct begin *begin, enum begin_kind kind, const char *tool) MUST
 void begin_free(struct begin *begin);
 int begin_copy(struct begin *to, const struct begin *from) MUST_CHECK;
 
+/* What a shuffle writes of the rows of `begin`, whose JSON as it was read is `json`: its own name
+ * and options ({"rows": N, "seed": S, "epochs": E}), all rows inline, from draw `skip` of `total`
+ * on (has_total: that is known; a total below `skip` is not). */
+int begin_shuffled(struct begin *shuffled, const struct begin *begin, const json_t *json,
+                   const json_t *options, bool has_total, uint64_t total, uint64_t skip) MUST_CHECK;
+
 /* Appends a source; the strings are copied. */
 int begin_add_source(struct begin *begin, const char *name, const char *model, const char *hook,
                      const char *model_hash, uint32_t width, double scale) MUST_CHECK;

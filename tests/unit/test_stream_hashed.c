@@ -181,6 +181,33 @@ static void test_the_identity_knows_nothing_of_the_plane(void **state)
         }
 }
 
+/* Byte for byte what a shuffle of the same rows inline says, of which shufbuf's tests know more. */
+static void test_a_shuffle_of_them_says_nothing_of_the_plane(void **state)
+{
+    (void)state;
+    json_t *options = json_pack("{s:i, s:i, s:i}", "rows", 4, "seed", 3, "epochs", 1), *want = NULL;
+    for (int plane = BEGIN_INLINE; plane <= BEGIN_NCCL; plane++) {
+        struct begin begin, shuffled;
+        make_begin(&begin, (enum begin_plane)plane);
+        json_t *json = begin_to_json(&begin);
+        assert_int_equal(begin_shuffled(&shuffled, &begin, json, options, true, 9, 2), 0);
+        assert_int_equal(shuffled.rows, 7);
+        assert_int_equal(shuffled.first_row, 2);
+        assert_true(strncmp(shuffled.tool, "shufbuf ", 8) == 0);
+        json_t *got = begin_to_json(&shuffled);
+        if (plane == BEGIN_INLINE)
+            want = json_incref(got);
+        assert_true(json_equal(got, want));
+        assert_int_equal(json_object_get(json, "attach") == NULL, plane == BEGIN_INLINE);
+        json_decref(got);
+        json_decref(json);
+        begin_free(&shuffled);
+        begin_free(&begin);
+    }
+    json_decref(want);
+    json_decref(options);
+}
+
 static void test_planes_follow_nothing(void **state)
 {
     (void)state;
@@ -293,6 +320,7 @@ int main(void)
         cmocka_unit_test(test_readers_that_want_rows_refuse_it),
         cmocka_unit_test(test_a_place_beyond_the_window_is_refused),
         cmocka_unit_test(test_the_identity_knows_nothing_of_the_plane),
+        cmocka_unit_test(test_a_shuffle_of_them_says_nothing_of_the_plane),
         cmocka_unit_test(test_planes_follow_nothing),
         cmocka_unit_test(test_hostile_values_in_attach),
         cmocka_unit_test(test_hostile_planes),

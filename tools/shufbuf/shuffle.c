@@ -96,41 +96,13 @@ static struct ring_setup shuffle_ring_setup(const struct shuffle *shuffle)
     return ring;
 }
 
-static int shuffle_make_begin(const struct shuffle *shuffle, struct begin *begin)
-{
-    const struct shuffle_setup *setup = shuffle->setup;
-    struct begin own = {0};
-    int status = begin_copy(begin, stream_reader_begin(shuffle->reader));
-    if (status != 0)
-        return status;
-    if ((status = begin_init(&own, BEGIN_ACTIVATIONS, "shufbuf")) != 0) {
-        begin_free(begin);
-        return status;
-    }
-    const char *tool = begin->tool;
-    begin->tool = own.tool;
-    own.tool = tool;
-    begin_free(&own);
-    json_decref(begin->options);
-    json_decref(begin->upstream);
-    json_decref(begin->extra);
-    begin->options = json_deep_copy(setup->recipe);
-    begin->upstream = json_deep_copy(stream_reader_begin_json(shuffle->reader));
-    begin->extra = json_object();
-    begin->has_rows = shuffle->known && shuffle->total >= setup->skip_draws;
-    begin->rows = begin->has_rows ? shuffle->total - setup->skip_draws : 0;
-    begin->first_row = setup->skip_draws;
-    if (begin->options != NULL && begin->upstream != NULL && begin->extra != NULL)
-        return 0;
-    begin_free(begin);
-    return mem_fail("BEGIN", 1, sizeof *begin);
-}
-
 static int shuffle_open_output(struct shuffle *shuffle)
 {
     struct begin begin = {0};
     const struct shuffle_setup *setup = shuffle->setup;
-    int status = shuffle_make_begin(shuffle, &begin);
+    int status = begin_shuffled(&begin, stream_reader_begin(shuffle->reader),
+                                stream_reader_begin_json(shuffle->reader), setup->recipe,
+                                shuffle->known, shuffle->total, setup->skip_draws);
     if (status != 0)
         return status;
     status = stream_writer_open(&shuffle->writer, setup->output, setup->codec, setup->threads);
