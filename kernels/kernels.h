@@ -47,6 +47,7 @@ struct kernels_device; /* one open device */
 struct kernels_queue;  /* an ordered stream of operations */
 struct kernels_event;  /* a place in a queue */
 struct kernels_gemm;   /* a matrix product of one shape, set up once */
+struct kernels_link;   /* a way between the devices of two processes */
 
 /* C (m, n) = act(op(A) (m, k) * op(B) (k, n) + bias (n)), sums in f32.
  * trans_a: A is stored (k, m); trans_b: B is stored (n, k). Where C is BF16 the bias may be taken
@@ -126,12 +127,55 @@ struct kernels {
     void (*event_record)(struct kernels_queue *queue, struct kernels_event *event);
     void (*event_wait)(struct kernels_queue *queue, struct kernels_event *event); /* queue waits */
     int (*event_sync)(struct kernels_event *event);                               /* host waits */
+    int (*event_poll)(
+        struct kernels_event *event); /* 1 done, 0 not yet, or a code; waits for none */
     int (*wait)(struct kernels_queue *queue);
 
     void (*upload)(struct kernels_queue *queue, void *d_to, const void *from, size_t bytes);
     void (*download)(struct kernels_queue *queue, void *to, const void *d_from, size_t bytes);
     void (*copy)(struct kernels_queue *queue, void *d_to, const void *d_from, size_t bytes);
     void (*clear)(struct kernels_queue *queue, void *d_to, size_t bytes);
+
+    /* ---- rows of bytes. Memory of one call does not overlap; indices are device memory, and one
+     * that is NULL is i. */
+    /* Row to_index[i] of d_to = row from_index[i] of d_from, i < rows; to_index has no row twice.
+     */
+    void (*move_rows)(struct kernels_queue *queue, uint8_t *d_to, const uint32_t *d_to_index,
+                      const uint8_t *d_from, const uint32_t *d_from_index, size_t rows,
+                      size_t row_bytes);
+    /* d_hashes (rows, 2): the low and the high half of XXH3-128 of 16-byte tag i of d_tags followed
+     * by row index[i] of d_rows; row_bytes > 0. The sums of either are common/rowsum.h's. */
+    void (*hash_rows)(struct kernels_queue *queue, uint64_t *d_hashes, const uint8_t *d_tags,
+                      const uint8_t *d_rows, const uint32_t *d_index, size_t rows,
+                      size_t row_bytes);
+
+    /* ---- between processes. What a backend does not have is NULL: the CPU has identity() alone.
+     */
+    /* What tells this device from all others of the machine, in every process; zeros: the CPU. */
+    void (*identity)(const struct kernels_device *device, uint8_t uuid[16]);
+    /* A handle by which another process on the same device maps memory that alloc() gave; unmap()
+     * before the owner frees it. */
+    int (*share)(struct kernels_device *device, void *d_memory, uint8_t handle[64]);
+    int (*map)(struct kernels_device *device, void **d_memory, const uint8_t handle[64]);
+    void (*unmap)(struct kernels_device *device, void *d_memory);
+    /* NCCL's version, e.g. 23000; ERR_USAGE with the reason where it is not to be had. */
+    int (*link_version)(struct kernels_device *device, unsigned *version);
+    int (*link_id)(struct kernels_device *device, uint8_t id[128]);
+    /* Links the two processes, of rank 0 and 1, that have one id from link_id(); each waits for the
+     * other for as long as go_on(context) returns 0, and then returns its code. */
+    int (*link_open)(struct kernels_device *device, struct kernels_link **link,
+                     const uint8_t id[128], unsigned rank, int (*go_on)(void *context),
+                     void *context);
+    /* What one sends the other receives, in order and of the same sizes. The queue must be passed
+     * before its memory is used again, and never passes where the peer is lost: link_poll() tells,
+     * and only link_close() with `lost` then ends it. */
+    void (*link_send)(struct kernels_queue *queue, struct kernels_link *link, const void *d_from,
+                      size_t bytes);
+    void (*link_receive)(struct kernels_queue *queue, struct kernels_link *link, void *d_to,
+                         size_t bytes);
+    int (*link_poll)(struct kernels_link *link); /* 0, or the code of a failure that is logged */
+    void (*link_close)(struct kernels_link *link,
+                       bool lost); /* lost: waits for nobody; NULL is fine */
 
     /* ---- matrix products. A plan owns its workspace; it is used by one queue at a time. */
     int (*gemm_create)(struct kernels_device *device, struct kernels_gemm **gemm,

@@ -118,6 +118,12 @@ void cpu_clip_factor(struct kernels_queue *queue, float *d_out, const double *d_
 void cpu_adam(struct kernels_queue *queue, float *d_w, float *d_m, float *d_v, void *d_copy,
               const float *d_g, const float *d_clip, const struct kernels_adam *adam, size_t n);
 
+void cpu_move_rows(struct kernels_queue *queue, uint8_t *d_to, const uint32_t *d_to_index,
+                   const uint8_t *d_from, const uint32_t *d_from_index, size_t rows,
+                   size_t row_bytes);
+void cpu_hash_rows(struct kernels_queue *queue, uint64_t *d_hashes, const uint8_t *d_tags,
+                   const uint8_t *d_rows, const uint32_t *d_index, size_t rows, size_t row_bytes);
+
 /* n stored floats (F32, BF16, F16) to f32. */
 void tile_from_stored(float *tile, const void *from, enum dtype type, size_t n);
 

@@ -226,6 +226,12 @@ static int cpu_event_sync(struct kernels_event *event)
     return event->queue != NULL ? event->queue->error : 0;
 }
 
+static int cpu_event_poll(struct kernels_event *event)
+{
+    int code = cpu_event_sync(event);
+    return code < 0 ? code : 1;
+}
+
 static int cpu_wait(struct kernels_queue *queue)
 {
     return queue->error;
@@ -264,6 +270,12 @@ static void cpu_clear(struct kernels_queue *queue, void *d_to, size_t bytes)
                size_min(HUGE_PAGE, bytes - chunk * HUGE_PAGE));
 }
 
+static void cpu_identity(const struct kernels_device *device, uint8_t uuid[16])
+{
+    (void)device;
+    memset(uuid, 0, 16);
+}
+
 static const struct kernels cpu_kernels = {
     .abi = KERNELS_ABI,
     .name = "cpu",
@@ -283,11 +295,15 @@ static const struct kernels cpu_kernels = {
     .event_record = cpu_event_record,
     .event_wait = cpu_event_wait,
     .event_sync = cpu_event_sync,
+    .event_poll = cpu_event_poll,
     .wait = cpu_wait,
     .upload = cpu_upload,
     .download = cpu_download,
     .copy = cpu_copy,
     .clear = cpu_clear,
+    .move_rows = cpu_move_rows,
+    .hash_rows = cpu_hash_rows,
+    .identity = cpu_identity,
     .gemm_create = cpu_gemm_create,
     .gemm_free = cpu_gemm_free,
     .gemm_packed_bytes = cpu_gemm_packed_bytes,

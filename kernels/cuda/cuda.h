@@ -44,6 +44,7 @@ struct kernels_device {
     size_t shared_most; /* bytes of shared memory that a block may ask for */
     struct cublaslt library;
     cublasLtHandle_t products;
+    uint8_t uuid[16];
     char description[256];
 };
 
@@ -254,5 +255,11 @@ void cuda_clip_factor(struct kernels_queue *queue, float *d_out, const double *d
                       size_t parts, float max_norm);
 void cuda_adam(struct kernels_queue *queue, float *d_w, float *d_m, float *d_v, void *d_copy,
                const float *d_g, const float *d_clip, const struct kernels_adam *adam, size_t n);
+
+void cuda_move_rows(struct kernels_queue *queue, uint8_t *d_to, const uint32_t *d_to_index,
+                    const uint8_t *d_from, const uint32_t *d_from_index, size_t rows,
+                    size_t row_bytes);
+void cuda_hash_rows(struct kernels_queue *queue, uint64_t *d_hashes, const uint8_t *d_tags,
+                    const uint8_t *d_rows, const uint32_t *d_index, size_t rows, size_t row_bytes);
 
 #endif

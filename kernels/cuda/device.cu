@@ -12,6 +12,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { CAPABILITY_LEAST = 8 };
 
@@ -117,6 +118,7 @@ static int describe(struct kernels_device *device, int count)
     int driver = 0, runtime = 0;
     (void)cudaDriverGetVersion(&driver);
     (void)cudaRuntimeGetVersion(&runtime);
+    memcpy(device->uuid, &found.uuid, sizeof device->uuid);
     device->processors = found.multiProcessorCount;
     device->shared_most = found.sharedMemPerBlockOptin;
     snprintf(device->description, sizeof device->description,
@@ -168,6 +170,11 @@ static void cuda_close(struct kernels_device *device)
 static const char *cuda_description(const struct kernels_device *device)
 {
     return device->description;
+}
+
+static void cuda_identity(const struct kernels_device *device, uint8_t uuid[16])
+{
+    memcpy(uuid, device->uuid, sizeof device->uuid);
 }
 
 static uint64_t cuda_memory_free(const struct kernels_device *device)
@@ -349,6 +356,21 @@ static int cuda_event_sync(struct kernels_event *event)
     return event->queue->error;
 }
 
+static int cuda_event_poll(struct kernels_event *event)
+{
+    if (event->queue == NULL)
+        return 1;
+    if (queue_enter(event->queue)) {
+        cudaError_t status = cudaEventQuery(event->event);
+        if (status == cudaErrorNotReady) {
+            (void)cudaGetLastError(); /* it is no failure, and is not the next launch's */
+            return 0;
+        }
+        queue_check(event->queue, status, "cudaEventQuery");
+    }
+    return event->queue->error != 0 ? event->queue->error : 1;
+}
+
 static int cuda_wait(struct kernels_queue *queue)
 {
     CUDA_CHECK(queue, cudaStreamSynchronize(queue->stream));
@@ -399,11 +421,25 @@ static const struct kernels cuda_kernels = {
     .event_record = cuda_event_record,
     .event_wait = cuda_event_wait,
     .event_sync = cuda_event_sync,
+    .event_poll = cuda_event_poll,
     .wait = cuda_wait,
     .upload = cuda_upload,
     .download = cuda_download,
     .copy = cuda_copy,
     .clear = cuda_clear,
+    .move_rows = cuda_move_rows,
+    .hash_rows = cuda_hash_rows,
+    .identity = cuda_identity,
+    .share = NULL,
+    .map = NULL,
+    .unmap = NULL,
+    .link_version = NULL,
+    .link_id = NULL,
+    .link_open = NULL,
+    .link_send = NULL,
+    .link_receive = NULL,
+    .link_poll = NULL,
+    .link_close = NULL,
     .gemm_create = cuda_gemm_create,
     .gemm_free = cuda_gemm_free,
     .gemm_packed_bytes = cuda_gemm_packed_bytes,

@@ -35,8 +35,8 @@ struct emu_stream {
 };
 
 static std::vector<struct emu_stream *> streams;
-static cudaError_t sticky = cudaSuccess;     /* of a kernel: the context is lost */
-static cudaError_t last_error = cudaSuccess; /* what cudaGetLastError() tells once */
+static cudaError_t sticky = cudaSuccess;                  /* of a kernel: the context is lost */
+static thread_local cudaError_t last_error = cudaSuccess; /* what cudaGetLastError() tells once */
 static uint64_t random_state = 1;
 
 /* ---- order */
@@ -92,6 +92,7 @@ static const struct {
     {cudaErrorNoDevice, "cudaErrorNoDevice", "no CUDA-capable device is detected"},
     {cudaErrorInvalidDevice, "cudaErrorInvalidDevice", "invalid device ordinal"},
     {cudaErrorInvalidResourceHandle, "cudaErrorInvalidResourceHandle", "invalid resource handle"},
+    {cudaErrorNotReady, "cudaErrorNotReady", "device not ready"},
     {cudaErrorIllegalAddress, "cudaErrorIllegalAddress",
      "an illegal memory access was encountered"},
     {cudaErrorLaunchFailure, "cudaErrorLaunchFailure", "unspecified launch failure"},
@@ -152,6 +153,9 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int devic
     size_t free_bytes = 0;
     memset(properties, 0, sizeof *properties);
     snprintf(properties->name, sizeof properties->name, "emulated device");
+    /* A device has one name in all processes. */
+    snprintf(properties->uuid.bytes, sizeof properties->uuid.bytes, "emulated %hu",
+             (unsigned short)device);
     const char *capability = getenv("EMU_CAPABILITY"); /* 80, 90, ... */
     int number = capability != NULL ? (int)strtol(capability, NULL, 10) : 90;
     properties->major = number / 10;
@@ -179,28 +183,31 @@ static bool ready(const struct emu_stream *stream)
     return first.waits_for == NULL || first.waits_for->done >= first.number;
 }
 
-/* One operation of one stream. */
-static void advance(void)
+/* One operation of one stream; false if no stream has one that may run. */
+static bool advance(void)
 {
     std::vector<struct emu_stream *> able;
     for (struct emu_stream *stream : streams)
         if (ready(stream))
             able.push_back(stream);
-    if (able.empty()) {
-        fprintf(stderr, "emu: the streams wait for each other\n");
-        abort();
-    }
+    if (able.empty())
+        return false;
     struct emu_stream *stream = able[emu_random((unsigned)able.size())];
     struct operation operation = std::move(stream->operations.front());
     stream->operations.pop_front();
     if (sticky == cudaSuccess && operation.body)
         sticky = operation.body();
+    return true;
 }
 
 static void run_while(const std::function<bool()> &wanted)
 {
-    while (wanted())
-        advance();
+    while (wanted()) {
+        if (!advance()) {
+            fprintf(stderr, "emu: the streams wait for each other\n");
+            abort();
+        }
+    }
     if (sticky == cudaSuccess && !emu_memory_intact())
         sticky = cudaErrorIllegalAddress;
 }
@@ -367,6 +374,19 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
     emu_guard guard(emu_lock);
     uint64_t number = event->recorded;
     run_while([event, number] { return sticky == cudaSuccess && event->done < number; });
+    return sticky;
+}
+
+/* Who asks and asks again sees the device get on: each question lets it take a step. */
+cudaError_t cudaEventQuery(cudaEvent_t event)
+{
+    emu_guard guard(emu_lock);
+    if (sticky == cudaSuccess && event->done < event->recorded) {
+        bool stepped = false;
+        run_while([&stepped] { return !stepped && (stepped = true); });
+        if (sticky == cudaSuccess && event->done < event->recorded)
+            return last_error = cudaErrorNotReady;
+    }
     return sticky;
 }
 
