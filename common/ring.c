@@ -35,7 +35,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
-#include <stdalign.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -47,82 +46,19 @@
 
 #include "log.h"
 #include "mem.h"
-#include "perm.h"
+#include "ring_parts.h"
 #include "sig.h"
 
 #define RING_MAGIC UINT64_C(0x31474e4952504343) /* "CCPRING1" */
 #define RING_VERSION 1
-#define RING_PAGE 4096
-#define RING_LINE 64
-#define RING_TAG_AT 16
-#define RING_ROW_AT 32
 #define RING_WAIT_NS 200000000           /* between looks at signals while asleep */
 #define RING_ALLOCATE_BYTES (256u << 20) /* between looks at signals while memory is taken */
-#define RING_BATCH_BYTES (256u << 10)
-#define RING_AHEAD 4   /* rows whose first lines are fetched before their draw */
-#define RING_SPARSE 16 /* draws per row above which the last block's rows are looked up */
-
-enum ring_state { RING_FILLING, RING_ENDED, RING_CUT };
-
-struct ring_facts {
-    uint64_t magic;
-    uint32_t version, trainers;
-    uint64_t rows, seed, first_block, capacity, row_bytes, stride;
-};
-
-struct ring_header {
-    struct ring_facts facts; /* written before anyone attaches */
-    alignas(RING_LINE) _Atomic uint64_t slots;
-    _Atomic uint64_t end_row; /* behind the last row, once the state is ENDED */
-    _Atomic uint32_t state;
-    _Atomic uint32_t event;   /* drawers sleep on it */
-    _Atomic uint32_t waiting; /* the filler sleeps */
-};
-
-struct ring_words {
-    _Atomic uint64_t cursor; /* draws done */
-    _Atomic uint32_t event;  /* the filler sleeps on it */
-    _Atomic uint32_t waiting;
-    _Atomic uint32_t left;
-};
-
-struct ring {
-    int fd;
-    uint8_t *map;
-    size_t map_bytes;
-    struct ring_header *header;
-    struct ring_facts facts; /* a copy of one's own */
-    /* the filler's */
-    uint64_t slots; /* as in the header */
-    uint64_t row;   /* next to be put */
-    uint64_t room;  /* rows below this may be put without a look at the cursors */
-    struct perm perm;
-};
-
-struct ring_drawer {
-    struct ring *ring;
-    struct ring_words *words;
-    uint64_t draw, published, batch;
-    bool held;        /* draw's row is with the caller */
-    uint64_t block;   /* of `draw` */
-    uint64_t served;  /* rows of that block */
-    struct perm perm; /* of that block */
-    uint64_t looked;  /* places of the block whose slot is in `ahead` */
-    uint64_t ahead[RING_AHEAD];
-    uint64_t *places; /* of a short last block: where its rows are, ascending; NULL before */
-    size_t place_count, place_next;
-};
 
 _Static_assert(sizeof(struct ring_header) <= RING_PAGE, "the header is one page");
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2,
                "words shared between processes must be lock-free");
 
 /* ---- memory */
-
-static uint64_t ring_front_bytes(unsigned trainers)
-{
-    return (uint64_t)RING_PAGE * (1 + trainers);
-}
 
 /* 0 where it overflows. */
 static size_t ring_stride(size_t row_bytes)
@@ -183,21 +119,6 @@ static int ring_open_memory(struct ring *ring, uint64_t first_bytes)
     return 0;
 }
 
-static uint8_t *ring_slot(const struct ring *ring, uint64_t slot)
-{
-    return ring->map + ring_front_bytes(ring->facts.trainers) + slot * ring->facts.stride;
-}
-
-static _Atomic uint64_t *ring_generation(const struct ring *ring, uint64_t slot)
-{
-    return (_Atomic uint64_t *)(void *)ring_slot(ring, slot);
-}
-
-static struct ring_words *ring_words(const struct ring *ring, unsigned trainer)
-{
-    return (struct ring_words *)(void *)(ring->map + ring_front_bytes(trainer));
-}
-
 static void ring_set_up(struct ring *ring, const struct ring_setup *setup)
 {
     struct ring_header *header = ring->header;
@@ -213,7 +134,7 @@ static void ring_set_up(struct ring *ring, const struct ring_setup *setup)
     header->facts = ring->facts;
     ring->slots = setup->slots;
     atomic_store(&header->slots, setup->slots);
-    ring->row = setup->first_block * setup->rows;
+    ring->row = ring->next = setup->first_block * setup->rows;
     ring->room = ring->row + setup->rows;
     if (setup->first_block > 0)
         perm_init(&ring->perm, setup->rows, setup->seed, setup->first_block - 1);
@@ -259,15 +180,13 @@ void ring_free(struct ring *ring)
 
 /* ---- sleeping and waking */
 
-/* Sleeps until `event` is no longer `seen`, a signal, or the time-out. Callers look again whatever
- * the reason was. */
-static void ring_sleep(const _Atomic uint32_t *event, uint32_t seen)
+void ring_sleep(const _Atomic uint32_t *event, uint32_t seen)
 {
     struct timespec limit = {.tv_nsec = RING_WAIT_NS};
     syscall(SYS_futex, event, FUTEX_WAIT, seen, &limit, NULL, 0);
 }
 
-static void ring_wake(_Atomic uint32_t *event)
+void ring_wake(_Atomic uint32_t *event)
 {
     syscall(SYS_futex, event, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
 }
@@ -317,8 +236,9 @@ static struct ring_words *ring_slowest(const struct ring *ring, uint64_t *draws)
     return slowest;
 }
 
-/* Waits until the slot of ring->row is free: until draw row - N is done. */
-static int ring_wait_room(struct ring *ring)
+/* Whether the slot of row ring->next is free, draw next - N being done: 1; 0 where not and not to
+ * `wait`; or a code. */
+static int ring_find_room(struct ring *ring, bool wait)
 {
     uint64_t draws = 0;
     bool told = false;
@@ -327,7 +247,9 @@ static int ring_wait_room(struct ring *ring)
         if (slowest == NULL)
             return ERR_CLOSED;
         ring->room = draws + ring->facts.rows;
-        if (ring->row < ring->room)
+        if (ring->next < ring->room)
+            return 1;
+        if (!wait)
             return 0;
         if (sig_pending() != 0)
             return ERR_INTERRUPTED;
@@ -337,7 +259,7 @@ static int ring_wait_room(struct ring *ring)
         atomic_store(&ring->header->waiting, 1);
         uint32_t event = atomic_load(&slowest->event);
         if (atomic_load(&slowest->left) == 0 &&
-            ring->row >= atomic_load(&slowest->cursor) + ring->facts.rows)
+            ring->next >= atomic_load(&slowest->cursor) + ring->facts.rows)
             ring_sleep(&slowest->event, event);
         atomic_store(&ring->header->waiting, 0);
     }
@@ -362,214 +284,39 @@ static int ring_grow(struct ring *ring, uint64_t slot)
     return 0;
 }
 
-int ring_put(struct ring *ring, const uint8_t *tag, const uint8_t *bytes)
+int ring_reserve(struct ring *ring, uint64_t *slot, bool wait)
 {
     int status;
-    uint64_t block = ring->row / ring->facts.rows, place = ring->row % ring->facts.rows;
-    if (ring->row >= ring->room && (status = ring_wait_room(ring)) != 0)
+    uint64_t block = ring->next / ring->facts.rows, place = ring->next % ring->facts.rows;
+    if (ring->next >= ring->room && (status = ring_find_room(ring, wait)) != 1)
         return status;
     if (place == 0 && block > ring->facts.first_block)
         perm_init(&ring->perm, ring->facts.rows, ring->facts.seed, block - 1);
-    uint64_t slot = block == 0 ? place : perm_at(&ring->perm, place);
-    if (slot >= ring->slots && (status = ring_grow(ring, slot)) != 0)
+    *slot = block == 0 ? place : perm_at(&ring->perm, place);
+    if (*slot >= ring->slots && (status = ring_grow(ring, *slot)) != 0)
         return status;
+    ring->next++;
+    return 1;
+}
+
+void ring_put_reserved(struct ring *ring, uint64_t slot, const uint8_t *tag, const uint8_t *bytes)
+{
+    assert(ring->row < ring->next);
     uint8_t *to = ring_slot(ring, slot);
     memcpy(to + RING_TAG_AT, tag, RING_ROW_AT - RING_TAG_AT);
     memcpy(to + RING_ROW_AT, bytes, ring->facts.row_bytes);
-    atomic_store_explicit(ring_generation(ring, slot), block + 1, memory_order_release);
+    atomic_store_explicit(ring_generation(ring, slot), ring->row / ring->facts.rows + 1,
+                          memory_order_release);
     ring->row++;
+}
+
+int ring_put(struct ring *ring, const uint8_t *tag, const uint8_t *bytes)
+{
+    uint64_t slot;
+    assert(ring->row == ring->next);
+    int status = ring_reserve(ring, &slot, true);
+    if (status != 1)
+        return status;
+    ring_put_reserved(ring, slot, tag, bytes);
     return 0;
-}
-
-/* ---- drawers */
-
-static void drawer_publish(struct ring_drawer *drawer)
-{
-    struct ring_words *words = drawer->words;
-    drawer->published = drawer->draw;
-    atomic_store(&words->cursor, drawer->draw);
-    atomic_fetch_add(&words->event, 1);
-    if (atomic_load(&drawer->ring->header->waiting) != 0)
-        ring_wake(&words->event);
-}
-
-static void drawer_enter_block(struct ring_drawer *drawer, uint64_t block)
-{
-    const struct ring_facts *facts = &drawer->ring->facts;
-    perm_init(&drawer->perm, facts->rows, facts->seed, block);
-    drawer->block = block;
-    drawer->served = 0;
-    drawer->looked = 0;
-}
-
-int ring_attach(struct ring_drawer **result, struct ring *ring, unsigned trainer)
-{
-    assert(trainer < ring->facts.trainers);
-    *result = NULL;
-    struct ring_drawer *drawer = mem_alloc_zero(1, sizeof *drawer);
-    if (drawer == NULL)
-        return mem_fail("a drawer", 1, sizeof *drawer);
-    drawer->ring = ring;
-    drawer->words = ring_words(ring, trainer);
-    drawer->draw = drawer->published = ring->facts.first_block * ring->facts.rows;
-    uint64_t most = ring->facts.rows / 4, batch = RING_BATCH_BYTES / ring->facts.stride;
-    drawer->batch = batch < most ? batch : most;
-    drawer_enter_block(drawer, ring->facts.first_block);
-    *result = drawer;
-    return 0;
-}
-
-void ring_leave(struct ring_drawer *drawer)
-{
-    if (drawer == NULL)
-        return;
-    atomic_store(&drawer->words->left, 1);
-    drawer_publish(drawer);
-    free(drawer->places);
-    free(drawer);
-}
-
-/* The slot of a place of the block; slots of the places behind it are fetched. */
-static uint64_t drawer_slot(struct ring_drawer *drawer, uint64_t place)
-{
-    const struct ring *ring = drawer->ring;
-    if (drawer->places != NULL)
-        return perm_at(&drawer->perm, place);
-    uint64_t until = place + RING_AHEAD < ring->facts.rows ? place + RING_AHEAD : ring->facts.rows;
-    for (; drawer->looked < until; drawer->looked++) {
-        uint64_t slot = perm_at(&drawer->perm, drawer->looked);
-        const uint8_t *at = ring_slot(ring, slot);
-        drawer->ahead[drawer->looked % RING_AHEAD] = slot;
-        for (size_t line = 0; line < 8 && line * RING_LINE < ring->facts.stride; line++)
-            __builtin_prefetch(at + line * RING_LINE);
-    }
-    return drawer->ahead[place % RING_AHEAD];
-}
-
-static bool drawer_is_filled(const struct ring_drawer *drawer, uint64_t slot)
-{
-    const struct ring *ring = drawer->ring;
-    return slot < atomic_load_explicit(&ring->header->slots, memory_order_acquire) &&
-           atomic_load_explicit(ring_generation(ring, slot), memory_order_acquire) ==
-               drawer->block + 1;
-}
-
-/* Waits for the block's row in `slot`: 1; 0 where no more come and it did not; ERR_INTERRUPTED. */
-static int drawer_wait(struct ring_drawer *drawer, uint64_t slot)
-{
-    const struct ring_header *header = drawer->ring->header;
-    if (drawer_is_filled(drawer, slot))
-        return 1;
-    if (drawer->published != drawer->draw)
-        drawer_publish(drawer);
-    for (;;) {
-        atomic_store(&drawer->words->waiting, 1);
-        uint32_t event = atomic_load(&header->event);
-        /* The state first: what was put before the end is then seen. */
-        bool over = atomic_load_explicit(&header->state, memory_order_acquire) != RING_FILLING;
-        bool filled = drawer_is_filled(drawer, slot);
-        if (!filled && !over && sig_pending() == 0)
-            ring_sleep(&header->event, event);
-        atomic_store(&drawer->words->waiting, 0);
-        if (filled || over)
-            return filled;
-        if (sig_pending() != 0)
-            return ERR_INTERRUPTED;
-    }
-}
-
-/* Whether input has ended and all rows of it have been served. */
-static bool drawer_is_done(const struct ring_drawer *drawer)
-{
-    const struct ring_header *header = drawer->ring->header;
-    return atomic_load_explicit(&header->state, memory_order_acquire) == RING_ENDED &&
-           drawer->block * drawer->ring->facts.rows + drawer->served >=
-               atomic_load(&header->end_row);
-}
-
-static bool drawer_is_cut(const struct ring_drawer *drawer)
-{
-    return atomic_load_explicit(&drawer->ring->header->state, memory_order_acquire) == RING_CUT;
-}
-
-static int drawer_compare(const void *left, const void *right)
-{
-    uint64_t a = *(const uint64_t *)left, b = *(const uint64_t *)right;
-    return a < b ? -1 : a > b;
-}
-
-/* In the last block, from `place` on: lists the places of the rows that are left, where trying each
- * place would take far longer (N is 10^9 and the input has 1000 rows). */
-static int drawer_list_places(struct ring_drawer *drawer, uint64_t place)
-{
-    const struct ring_facts *facts = &drawer->ring->facts;
-    uint64_t start = drawer->block * facts->rows, served = drawer->served;
-    uint64_t count = atomic_load(&drawer->ring->header->end_row) - start;
-    if (drawer->places != NULL || (facts->rows - place) / RING_SPARSE < count)
-        return 0;
-    drawer->places = mem_alloc((size_t)(count - served), sizeof *drawer->places);
-    if (drawer->places == NULL)
-        return mem_fail("the last rows' places", (size_t)(count - served), sizeof *drawer->places);
-    struct perm before;
-    if (drawer->block > 0)
-        perm_init(&before, facts->rows, facts->seed, drawer->block - 1);
-    for (uint64_t i = 0; i < count; i++) {
-        uint64_t at = perm_inverse(&drawer->perm, drawer->block == 0 ? i : perm_at(&before, i));
-        if (at > place)
-            drawer->places[drawer->place_count++] = at;
-    }
-    assert(drawer->place_count == count - served);
-    qsort(drawer->places, drawer->place_count, sizeof *drawer->places, drawer_compare);
-    return 0;
-}
-
-/* To the next draw that may have a row. */
-static void drawer_advance(struct ring_drawer *drawer)
-{
-    if (drawer->place_next < drawer->place_count)
-        drawer->draw =
-            drawer->block * drawer->ring->facts.rows + drawer->places[drawer->place_next++];
-    else
-        drawer->draw++;
-}
-
-static void drawer_release(struct ring_drawer *drawer)
-{
-    drawer->held = false;
-    drawer->served++;
-    drawer_advance(drawer);
-    if (drawer->draw - drawer->published >= drawer->batch)
-        drawer_publish(drawer);
-}
-
-int ring_draw(struct ring_drawer *drawer, struct ring_row *row)
-{
-    uint64_t rows = drawer->ring->facts.rows;
-    if (drawer->held)
-        drawer_release(drawer);
-    for (;;) {
-        if (sig_pending() != 0)
-            return ERR_INTERRUPTED;
-        uint64_t place = drawer->draw - drawer->block * rows;
-        if (place == rows) {
-            drawer_enter_block(drawer, drawer->block + 1);
-            place = 0;
-        }
-        if (drawer_is_done(drawer))
-            return 0;
-        uint64_t slot = drawer_slot(drawer, place);
-        int status = drawer_wait(drawer, slot);
-        if (status == 1) {
-            const uint8_t *at = ring_slot(drawer->ring, slot);
-            *row = (struct ring_row){.tag = at + RING_TAG_AT, .bytes = at + RING_ROW_AT};
-            drawer->held = true;
-        }
-        if (status == 0 && drawer_is_cut(drawer))
-            return 0;
-        if (status == 0)
-            status = drawer_list_places(drawer, place);
-        if (status != 0)
-            return status;
-        drawer_advance(drawer);
-    }
 }

@@ -13,6 +13,7 @@
 #ifndef CCPIPE_RING_H
 #define CCPIPE_RING_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -53,6 +54,13 @@ void ring_free(struct ring *ring);
  * for, ERR_DATA where more than `capacity` are. */
 int ring_put(struct ring *ring, const uint8_t *tag, const uint8_t *bytes) MUST_CHECK;
 
+/* The same in two steps, for rows whose bytes lie elsewhere, in memory with a place for each slot:
+ * the slot of the next row, 1; 0 where it would have to wait for it and is not to `wait`; or a code
+ * as above. Several may be reserved, and put in the order in which they were; but nothing may be
+ * waited for between reserving and putting, as drawers that wait for those rows free no slots. */
+int ring_reserve(struct ring *ring, uint64_t *slot, bool wait) MUST_CHECK;
+void ring_put_reserved(struct ring *ring, uint64_t slot, const uint8_t *tag, const uint8_t *bytes);
+
 /* Wakes drawers that wait for what has been put. ring_put() does it before it waits itself; the
  * filler does it before it waits for anything else. */
 void ring_publish(struct ring *ring);
@@ -68,6 +76,7 @@ void ring_cut(struct ring *ring);
 
 struct ring_row {
     const uint8_t *tag, *bytes;
+    uint64_t slot;
 };
 
 /* The drawer of trainer 0 .. trainers-1. */
@@ -77,6 +86,17 @@ int ring_attach(struct ring_drawer **drawer, struct ring *ring, unsigned trainer
  * ERR_INTERRUPTED, ERR_MEMORY. Waits for the row's slot alone, not for a full buffer. After
  * ring_cut() 0 comes before the last row. */
 int ring_draw(struct ring_drawer *drawer, struct ring_row *row) MUST_CHECK;
+
+/* The same for a drawer that goes on reading what it has drawn: no draw is given back before
+ * ring_release(). 1, 0, codes as above; RING_LATER where the row is not there yet and `wait` is
+ * false. Whoever waits gives back all draws first, as the filler may need their slots. A drawer is
+ * asked by this or by ring_draw(), not by both. */
+enum { RING_LATER = 2 };
+int ring_draw_ahead(struct ring_drawer *drawer, struct ring_row *row, bool wait) MUST_CHECK;
+
+/* Behind the last draw: what ring_release() takes to give back all draws up to it. */
+uint64_t ring_position(const struct ring_drawer *drawer);
+void ring_release(struct ring_drawer *drawer, uint64_t position);
 
 /* Leaves, at any time: the filler waits no longer for this drawer. Frees it. NULL is legal. */
 void ring_leave(struct ring_drawer *drawer);
