@@ -199,6 +199,8 @@ static void *plane_run(void *argument)
             break;
         }
     }
+    if (plane->lost != NULL && plane->setup.lost != NULL)
+        plane->setup.lost(plane->setup.context);
     return NULL;
 }
 
@@ -482,19 +484,20 @@ static int plane_is_empty(struct plane *plane, void *context)
     return 1;
 }
 
+static int plane_has_left(struct plane *plane, void *context)
+{
+    (void)context;
+    return plane->left ? ERR_CLOSED : 0;
+}
+
 int plane_finish(struct plane *plane)
 {
     int status = plane_wait(plane, plane_is_empty, NULL);
     if (status != 1)
         return status;
     plane_bye(plane);
-    return 0;
-}
-
-static int plane_has_left(struct plane *plane, void *context)
-{
-    (void)context;
-    return plane->left ? ERR_CLOSED : 0;
+    status = plane_wait(plane, plane_has_left, NULL);
+    return status == ERR_CLOSED ? 0 : status;
 }
 
 int plane_reader_gone(struct plane *plane)

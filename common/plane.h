@@ -42,6 +42,10 @@ struct plane_setup {
     bool nccl_one_device;           /* NCCL_MULTI_RANK_GPU_ENABLE=1 */
     uint32_t buffers, capacity;     /* as in struct begin_attach */
     unsigned period_ms;             /* from one wake-up to the next; 0: 1000 */
+    /* Called once, by another thread, where the other side is lost: for what waits elsewhere, for
+     * the pipe. NULL: nobody is told. */
+    void (*lost)(void *context);
+    void *context;
 };
 
 /* Rows 0 .. rows - 1 of a buffer; DATA has `served` of them, behind those of the passes before. */
@@ -68,8 +72,8 @@ int plane_take(struct plane *plane, uint32_t *buffer) MUST_CHECK;
 /* Says that a buffer is full; it must have been taken. ERR_PEER, ERR_CLOSED as above. */
 int plane_announce(struct plane *plane, uint32_t buffer, uint32_t rows, uint32_t served) MUST_CHECK;
 
-/* Behind END: waits until all buffers are free again, or the trainer has said BYE; then says BYE.
- */
+/* Behind END: waits until all buffers are free again and says BYE, then until the trainer says BYE:
+ * nobody reaches into the window any more. 0 also where the trainer said it before. */
 int plane_finish(struct plane *plane) MUST_CHECK;
 
 /* The reader of the output has gone (ERR_CLOSED, EPIPE): ERR_CLOSED where the trainer has said BYE,
@@ -83,7 +87,8 @@ int plane_reader_gone(struct plane *plane) MUST_CHECK;
 int plane_attach(struct plane **plane, const struct plane_setup *setup,
                  const struct begin_attach *attach) MUST_CHECK;
 
-/* Waits for the next pass: 1; 0 where the generator has said BYE; or a code. One thread. */
+/* Waits for the next pass: 1; 0 where the generator has said BYE, and now waits for ours; or a
+ * code. One thread. */
 int plane_next_pass(struct plane *plane, struct plane_pass *pass) MUST_CHECK;
 
 /* Gives a pass back: nothing reads its buffer any more. */
@@ -92,7 +97,8 @@ int plane_free_pass(struct plane *plane, uint64_t number) MUST_CHECK;
 /* From another thread: plane_next_pass() ends with ERR_INTERRUPTED, now or later. */
 void plane_interrupt(struct plane *plane);
 
-/* Says that nothing more is wanted. Once; the generator's waits end with ERR_CLOSED. */
+/* Says that nothing more is wanted, and that nothing reaches into the window any more. Once; the
+ * generator's waits end with ERR_CLOSED. */
 void plane_bye(struct plane *plane);
 
 /* ---- both */

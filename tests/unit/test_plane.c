@@ -226,11 +226,15 @@ static void test_the_end_waits_for_all_credits(void **state)
         assert_int_equal(take.status, 1);
         assert_int_equal(plane_free_pass(trainer, pass.number), 0);
     }
+    assert_int_equal(plane_next_pass(trainer, &pass), 0);
+    sleep_ms(2 * PERIOD);
+    assert_int_equal(take.status, 1); /* the window may still be mapped */
+    plane_bye(trainer);
     pthread_join(thread, NULL);
     assert_int_equal(take.status, 0);
-    assert_int_equal(plane_next_pass(trainer, &pass), 0);
     plane_free(generator);
     assert_int_equal(plane_next_pass(trainer, &pass), 0); /* that it hangs up then is no loss */
+    assert_int_equal(plane_go_on(trainer), ERR_CLOSED);
     plane_free(trainer);
 }
 
@@ -316,9 +320,19 @@ static pid_t fork_trainer(const char *name, const struct plane_setup *setup)
     _exit(status > 0 ? 0 : -status);
 }
 
+static _Atomic int told; /* how often the generator was told of a loss */
+
+static void tell(void *context)
+{
+    (void)context;
+    told++;
+}
+
 static void join_process(struct plane **generator, pid_t *child)
 {
     struct plane_setup setup = make_setup(BEGIN_CUDA_IPC, 1);
+    told = 0;
+    setup.lost = tell;
     char name[BEGIN_SOCKET_BYTES];
     assert_int_equal(plane_listen(generator, &setup, name), 0);
     *child = fork_trainer(name, &setup);
@@ -344,6 +358,7 @@ static void test_a_killed_trainer_is_lost_at_once(void **state)
     assert_int_equal(status, ERR_PEER);
     assert_int_equal(exit_of(child), 128 + SIGKILL);
     plane_free(generator);
+    assert_int_equal(told, 1);
 }
 
 /* A side that is stopped alone is lost after PLANE_SILENCE wake-ups of the other, not before; and
