@@ -79,6 +79,19 @@ struct kernels_columns {
     uint32_t first, width;
 };
 
+/* The decoder W_dec (F, D) and its norms, at which an L1 term pulls: the gradient of W_dec is what
+ * the products gave and the pull, factor * sums[j] * W_dec[j, s, :] / norms[j][s] (0 where the norm
+ * is).
+ */
+struct kernels_decoder {
+    const struct kernels_columns *columns; /* (S) */
+    size_t sources, latents, width;        /* S F D */
+    float *d_norms;                        /* (F, S): ‖W_dec[j, source s]‖ */
+    float *d_weight;                       /* (F): Σ_s norms[j][s]; may be NULL */
+    const float *d_sums;                   /* (F) */
+    float factor;
+};
+
 /* Doubles, as torch has them: 1 - 0.999f is off by 1e-5. */
 struct kernels_adam {
     double lr, beta1, beta2, eps;
@@ -257,12 +270,14 @@ struct kernels {
     void (*decoder_norms)(struct kernels_queue *queue, float *d_norms, float *d_weight,
                           const float *d_w_dec, const struct kernels_columns *columns,
                           size_t sources, size_t latents, size_t width);
-    /* grad[j, s, :] += factor * sums[j] * W_dec[j, s, :] / norms[j][s] (0 where the norm is 0): the
-     * L1 term's gradient through the decoder norms. */
-    void (*decoder_norm_grad)(struct kernels_queue *queue, float *d_grad, const float *d_w_dec,
-                              const float *d_norms, const float *d_sums, float factor,
-                              const struct kernels_columns *columns, size_t sources, size_t latents,
-                              size_t width);
+    /* *d_sum = Σ (g + pull)² over (F, D), f64. */
+    void (*decoder_square)(struct kernels_queue *queue, double *d_sum, const float *d_g,
+                           const float *d_w_dec, const struct kernels_decoder *decoder);
+    /* adam() of W_dec by g + pull; then the decoder's norms and weight are those of the new W_dec,
+     * to the bit as decoder_norms() gives them. */
+    void (*decoder_adam)(struct kernels_queue *queue, float *d_w_dec, float *d_m, float *d_v,
+                         void *d_copy, const float *d_g, const float *d_clip,
+                         const struct kernels_adam *adam, const struct kernels_decoder *decoder);
     /* y[i] = alpha * x[i]. */
     void (*scale)(struct kernels_queue *queue, float *d_y, const float *d_x, float alpha, size_t n);
     /* *d_sum = Σ a[i] * b[i], f64; a may be b. */

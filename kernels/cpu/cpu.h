@@ -106,10 +106,11 @@ void cpu_column_sums(struct kernels_queue *queue, float *d_sums, const void *d_g
 void cpu_decoder_norms(struct kernels_queue *queue, float *d_norms, float *d_weight,
                        const float *d_w_dec, const struct kernels_columns *columns, size_t sources,
                        size_t latents, size_t width);
-void cpu_decoder_norm_grad(struct kernels_queue *queue, float *d_grad, const float *d_w_dec,
-                           const float *d_norms, const float *d_sums, float factor,
-                           const struct kernels_columns *columns, size_t sources, size_t latents,
-                           size_t width);
+void cpu_decoder_square(struct kernels_queue *queue, double *d_sum, const float *d_g,
+                        const float *d_w_dec, const struct kernels_decoder *decoder);
+void cpu_decoder_adam(struct kernels_queue *queue, float *d_w_dec, float *d_m, float *d_v,
+                      void *d_copy, const float *d_g, const float *d_clip,
+                      const struct kernels_adam *adam, const struct kernels_decoder *decoder);
 void cpu_scale(struct kernels_queue *queue, float *d_y, const float *d_x, float alpha, size_t n);
 void cpu_dot(struct kernels_queue *queue, double *d_sum, const float *d_a, const float *d_b,
              size_t n);

@@ -4,6 +4,7 @@
  * the weights; the gradient is scaled by the clip as it is read, so clipping costs no pass. Square
  * root and divisions stay hidden behind memory.
  */
+#include "kernels/cpu/adam.h"
 #include "kernels/cpu/cpu.h"
 
 #include <math.h>
@@ -53,30 +54,29 @@ void cpu_clip_factor(struct kernels_queue *queue, float *d_out, const double *d_
     d_out[1] = norm;
 }
 
+void adam_update(float *restrict w, float *restrict m, float *restrict v,
+                 const float *restrict gradient, float pull, float clip, struct adam_factors by,
+                 size_t n)
+{
+#pragma omp simd
+    for (size_t i = 0; i < n; i++) {
+        float g = (gradient[i] + pull * w[i]) * clip;
+        m[i] = by.keep1 * m[i] + by.take1 * g;
+        v[i] = by.keep2 * v[i] + by.take2 * g * g;
+        w[i] -= by.rate * m[i] / (sqrtf(v[i]) * by.root + by.eps);
+    }
+}
+
 void cpu_adam(struct kernels_queue *queue, float *d_w, float *d_m, float *d_v, void *d_copy,
               const float *d_g, const float *d_clip, const struct kernels_adam *adam, size_t n)
 {
     enum dtype type = queue->device->type;
-    const float clip = *d_clip, rate = (float)(adam->lr / adam->correction1);
-    const float root = (float)(1.0 / sqrt(adam->correction2)), eps = (float)adam->eps;
-    const float keep1 = (float)adam->beta1, take1 = (float)(1.0 - adam->beta1);
-    const float keep2 = (float)adam->beta2, take2 = (float)(1.0 - adam->beta2);
+    const struct adam_factors by = adam_factors_of(adam);
     size_t chunks = chunk_count(n, TILE);
 #pragma omp parallel for num_threads(device_threads(queue->device, n))
     for (size_t chunk = 0; chunk < chunks; chunk++) {
         size_t at = chunk * TILE, count = size_min(TILE, n - at);
-        float *w = d_w + at, *m = d_m + at, *v = d_v + at;
-        const float *gradient = d_g + at;
-#pragma omp simd
-        for (size_t i = 0; i < count; i++) {
-            float g = gradient[i] * clip;
-            m[i] = keep1 * m[i] + take1 * g;
-            v[i] = keep2 * v[i] + take2 * g * g;
-            w[i] -= rate * m[i] / (sqrtf(v[i]) * root + eps);
-        }
-        if (d_copy != NULL && type == DTYPE_F32)
-            memcpy(element(d_copy, type, at), w, count * sizeof *w);
-        else if (d_copy != NULL)
-            tile_done(w, d_copy, type, at, count);
+        adam_update(d_w + at, d_m + at, d_v + at, d_g + at, 0, *d_clip, by, count);
+        adam_copy(d_copy, type, at, d_w + at, count);
     }
 }

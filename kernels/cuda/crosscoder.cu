@@ -6,8 +6,6 @@
  *   latent_sums        B F t             column_sums, column_means: B D t
  *   relu_backward      3 B F t           (f and dpre read, dpre written)
  *   recon              B D (4 + 2 t)     (x̂ in f32, x; g written)
- *   decoder_norms      4 F D
- *   decoder_norm_grad  12 F D            (W and the gradient read, the gradient written)
  *
  * Sums down the columns: a block has ROW_CHUNK rows of 32 packs, a warp reads the packs of one row,
  * and the warps have rows WARPS apart; a second kernel adds the chunks. With 4096 rows there are 16
@@ -15,43 +13,21 @@
  * read in bf16. Sums along a row: one block has the row. Either way the order depends on the shape
  * alone, and there are no atomics.
  *
- * Packs are used where every source begins and ends at one. Rows of int8 begin at any address and
+ * Rows of int8 begin at any address and
  * are a small part of a step: their bytes are read one by one. f64 sums are cheap where the chip
  * has f64 units (A100, H100); on others they would take longer than memory does.
  */
+#include "kernels/cuda/columns.cuh"
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/pack.cuh"
 #include "kernels/cuda/reduce.cuh"
 
 enum {
     THREADS = 256,
-    ROW_THREADS = 192, /* for a row: leaves none idle at source widths of 2304 */
     WARPS = THREADS / WARP,
-    ROW_CHUNK = 256,    /* rows whose sums are one part */
-    GROUP = 4,          /* rows that a thread reads at a time */
-    MOST_SOURCES = 256, /* of a stream: 2 of the 4 KB that a kernel's arguments may have */
+    ROW_CHUNK = 256, /* rows whose sums are one part */
+    GROUP = 4,       /* rows that a thread reads at a time */
 };
-
-/* A kernel's own copy of the columns, which are host memory. */
-struct column_list {
-    size_t sources;
-    size_t common; /* packs divide it iff they divide where sources begin, and so where they end */
-    struct kernels_columns at[MOST_SOURCES];
-};
-
-static struct column_list column_list_of(const struct kernels_columns *columns, size_t sources,
-                                         size_t width)
-{
-    struct column_list list = {};
-    assert(sources <= MOST_SOURCES);
-    list.sources = sources;
-    list.common = width;
-    for (size_t s = 0; s < sources; s++) {
-        list.at[s] = columns[s];
-        list.common |= columns[s].first; /* PACK is a power of 2 */
-    }
-    return list;
-}
 
 /* ---- rows off the wire */
 
@@ -336,77 +312,4 @@ void cuda_recon(struct kernels_queue *queue, void *d_g, struct kernels_recon_sum
                            static_cast<T *>(d_g), d_rows, d_xhat, static_cast<const T *>(d_x),
                            d_means, list, factor, width)));
     LAUNCH(queue, recon_totals_kernel, (unsigned)(sources + 1), THREADS, 0, d_sums, d_rows, rows);
-}
-
-/* ---- decoder norms */
-
-/* A block has a latent; weight may be NULL. */
-template <int V>
-static __global__ void decoder_norms_kernel(float *norms, float *weight, const float *w_dec,
-                                            struct column_list columns, size_t width)
-{
-    const float *w = w_dec + blockIdx.x * width;
-    float all = 0;
-    for (size_t s = 0; s < columns.sources; s++) {
-        size_t first = columns.at[s].first, end = first + columns.at[s].width;
-        double squares = 0;
-        for (size_t c = first + threadIdx.x * V; c < end; c += ROW_THREADS * V) {
-            float values[V];
-            pack_load(values, w + c);
-#pragma unroll
-            for (int j = 0; j < V; j++)
-                squares += (double)values[j] * (double)values[j];
-        }
-        float norm = (float)sqrt(block_sum(squares));
-        if (threadIdx.x == 0)
-            norms[blockIdx.x * columns.sources + s] = norm;
-        all += norm;
-    }
-    if (threadIdx.x == 0 && weight != NULL)
-        weight[blockIdx.x] = all;
-}
-
-void cuda_decoder_norms(struct kernels_queue *queue, float *d_norms, float *d_weight,
-                        const float *d_w_dec, const struct kernels_columns *columns, size_t sources,
-                        size_t latents, size_t width)
-{
-    struct column_list list = column_list_of(columns, sources, width);
-    BY_PACK(list.common, V,
-            LAUNCH(queue, decoder_norms_kernel<V>, (unsigned)latents, ROW_THREADS, 0, d_norms,
-                   d_weight, d_w_dec, list, width));
-}
-
-/* A block has a latent. */
-template <int V>
-static __global__ void decoder_norm_grad_kernel(float *__restrict__ grad,
-                                                const float *__restrict__ w_dec, const float *norms,
-                                                const float *sums, float factor,
-                                                struct column_list columns, size_t width)
-{
-    size_t row = blockIdx.x * width;
-    for (size_t s = 0; s < columns.sources; s++) {
-        size_t first = columns.at[s].first, end = first + columns.at[s].width;
-        float norm = norms[blockIdx.x * columns.sources + s];
-        float by = norm > 0 ? factor * sums[blockIdx.x] / norm : 0.0f;
-        for (size_t c = first + threadIdx.x * V; c < end; c += ROW_THREADS * V) {
-            float sum[V], w[V];
-            pack_load(sum, grad + row + c);
-            pack_load(w, w_dec + row + c);
-#pragma unroll
-            for (int j = 0; j < V; j++)
-                sum[j] += by * w[j];
-            pack_store(grad + row + c, sum);
-        }
-    }
-}
-
-void cuda_decoder_norm_grad(struct kernels_queue *queue, float *d_grad, const float *d_w_dec,
-                            const float *d_norms, const float *d_sums, float factor,
-                            const struct kernels_columns *columns, size_t sources, size_t latents,
-                            size_t width)
-{
-    struct column_list list = column_list_of(columns, sources, width);
-    BY_PACK(list.common, V,
-            LAUNCH(queue, decoder_norm_grad_kernel<V>, (unsigned)latents, ROW_THREADS, 0, d_grad,
-                   d_w_dec, d_norms, d_sums, factor, list, width));
 }

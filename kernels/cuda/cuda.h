@@ -193,6 +193,9 @@ static inline unsigned grid_for(const struct kernels_queue *queue, size_t n, uns
     return (unsigned)(blocks < most ? blocks : most);
 }
 
+/* *d_sum = Σ parts in a fixed order, 0 where there are none. */
+void sum_parts(struct kernels_queue *queue, double *d_sum, const double *d_parts, size_t count);
+
 /* The table's entries; kernels.h says what they do. */
 int cuda_gemm_create(struct kernels_device *device, struct kernels_gemm **gemm,
                      const struct kernels_gemm_shape *shape);
@@ -244,10 +247,11 @@ void cuda_column_sums(struct kernels_queue *queue, float *d_sums, const void *d_
 void cuda_decoder_norms(struct kernels_queue *queue, float *d_norms, float *d_weight,
                         const float *d_w_dec, const struct kernels_columns *columns, size_t sources,
                         size_t latents, size_t width);
-void cuda_decoder_norm_grad(struct kernels_queue *queue, float *d_grad, const float *d_w_dec,
-                            const float *d_norms, const float *d_sums, float factor,
-                            const struct kernels_columns *columns, size_t sources, size_t latents,
-                            size_t width);
+void cuda_decoder_square(struct kernels_queue *queue, double *d_sum, const float *d_g,
+                         const float *d_w_dec, const struct kernels_decoder *decoder);
+void cuda_decoder_adam(struct kernels_queue *queue, float *d_w_dec, float *d_m, float *d_v,
+                       void *d_copy, const float *d_g, const float *d_clip,
+                       const struct kernels_adam *adam, const struct kernels_decoder *decoder);
 void cuda_scale(struct kernels_queue *queue, float *d_y, const float *d_x, float alpha, size_t n);
 void cuda_dot(struct kernels_queue *queue, double *d_sum, const float *d_a, const float *d_b,
               size_t n);

@@ -11,6 +11,7 @@
  * DOT_CHUNK elements by one block each, then one block adds the chunks: an order that n alone
  * decides.
  */
+#include "kernels/cuda/adam.cuh"
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/pack.cuh"
 #include "kernels/cuda/reduce.cuh"
@@ -47,8 +48,8 @@ static __global__ void dot_kernel(double *parts, const float *a, const float *b,
         parts[blockIdx.x] = sum;
 }
 
-/* One block: *total = Σ parts, 0 where there are none. */
-static __global__ void dot_total_kernel(double *total, const double *parts, size_t count)
+/* One block. */
+static __global__ void sum_parts_kernel(double *total, const double *parts, size_t count)
 {
     double sum = 0;
     for (size_t i = threadIdx.x; i < count; i += THREADS)
@@ -58,13 +59,18 @@ static __global__ void dot_total_kernel(double *total, const double *parts, size
         *total = sum;
 }
 
+void sum_parts(struct kernels_queue *queue, double *d_sum, const double *d_parts, size_t count)
+{
+    LAUNCH(queue, sum_parts_kernel, 1, THREADS, 0, d_sum, d_parts, count);
+}
+
 void cuda_dot(struct kernels_queue *queue, double *d_sum, const float *d_a, const float *d_b,
               size_t n)
 {
     size_t chunks = chunk_count(n, DOT_CHUNK);
     double *d_parts = static_cast<double *>(queue_workspace(queue, chunks * sizeof *d_parts));
     BY_PACK(n, V, LAUNCH(queue, dot_kernel<V>, (unsigned)chunks, THREADS, 0, d_parts, d_a, d_b, n));
-    LAUNCH(queue, dot_total_kernel, 1, THREADS, 0, d_sum, d_parts, chunks);
+    sum_parts(queue, d_sum, d_parts, chunks);
 }
 
 /* One thread: there are four parts, and what a launch costs is all that this costs. */
@@ -87,25 +93,6 @@ void cuda_clip_factor(struct kernels_queue *queue, float *d_out, const double *d
     LAUNCH(queue, clip_factor_kernel, 1, 1, 0, d_out, d_parts, parts, max_norm);
 }
 
-/* struct kernels_adam as f32 factors of the update, rounded once from doubles. */
-struct adam_factors {
-    float keep1, take1, keep2, take2; /* beta, 1 - beta */
-    float rate, root, eps;            /* lr / correction1, 1 / sqrt(correction2) */
-};
-
-static struct adam_factors adam_factors_of(const struct kernels_adam *adam)
-{
-    struct adam_factors factors;
-    factors.keep1 = (float)adam->beta1;
-    factors.take1 = (float)(1.0 - adam->beta1);
-    factors.keep2 = (float)adam->beta2;
-    factors.take2 = (float)(1.0 - adam->beta2);
-    factors.rate = (float)(adam->lr / adam->correction1);
-    factors.root = (float)(1.0 / sqrt(adam->correction2));
-    factors.eps = (float)adam->eps;
-    return factors;
-}
-
 /* copy may be NULL. */
 template <class T, int V>
 static __global__ void adam_kernel(float *__restrict__ d_w, float *__restrict__ d_m,
@@ -120,12 +107,8 @@ static __global__ void adam_kernel(float *__restrict__ d_w, float *__restrict__ 
         pack_load(v, d_v + i);
         pack_load(g, d_g + i);
 #pragma unroll
-        for (int j = 0; j < V; j++) {
-            g[j] *= *clip;
-            m[j] = by.keep1 * m[j] + by.take1 * g[j];
-            v[j] = by.keep2 * v[j] + by.take2 * g[j] * g[j];
-            w[j] -= by.rate * m[j] / (sqrtf(v[j]) * by.root + by.eps);
-        }
+        for (int j = 0; j < V; j++)
+            adam_update(&w[j], &m[j], &v[j], g[j] * *clip, by);
         pack_store(d_w + i, w);
         pack_store(d_m + i, m);
         pack_store(d_v + i, v);

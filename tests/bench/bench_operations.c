@@ -20,7 +20,7 @@ struct operands {
     uint32_t *d_index; /* 0 .. rows or tokens, what is more, backwards */
     uint32_t *d_counts;
     double *d_sums;
-    float *d_one;
+    float *d_one, *d_norms; /* and their sums: 3 for each latent */
 };
 
 static size_t qkv_width(const struct bench *b)
@@ -146,11 +146,23 @@ static void run_decoder_norms(struct bench *b, void *argument)
                               b->sizes.latents, 2 * b->sizes.width);
 }
 
-static void run_decoder_norm_grad(struct bench *b, void *argument)
+static struct kernels_decoder decoder_of(const struct bench *b, const struct operands *o)
+{
+    return (struct kernels_decoder){.columns = o->columns,
+                                    .sources = 2,
+                                    .latents = b->sizes.latents,
+                                    .width = 2 * b->sizes.width,
+                                    .d_norms = o->d_norms,
+                                    .d_weight = o->d_norms + 2 * b->sizes.latents,
+                                    .d_sums = o->d_norms,
+                                    .factor = 1e-9f};
+}
+
+static void run_decoder_square(struct bench *b, void *argument)
 {
     const struct operands *o = argument;
-    b->kernels->decoder_norm_grad(b->queue, o->d_f[0], o->d_f[1], o->d_f[2], o->d_f[3], 1e-9f,
-                                  o->columns, 2, b->sizes.latents, 2 * b->sizes.width);
+    struct kernels_decoder decoder = decoder_of(b, o);
+    b->kernels->decoder_square(b->queue, o->d_sums, o->d_f[3], o->d_f[0], &decoder);
 }
 
 static void run_scale(struct bench *b, void *argument)
@@ -172,6 +184,15 @@ static void run_adam(struct bench *b, void *argument)
     b->kernels->adam(b->queue, o->d_f[0], o->d_f[1], o->d_f[2],
                      b->type == DTYPE_F32 ? NULL : o->d_t[0], o->d_f[3], o->d_one, &adam_step,
                      b->sizes.latents * 2 * b->sizes.width);
+}
+
+static void run_decoder_adam(struct bench *b, void *argument)
+{
+    const struct operands *o = argument;
+    struct kernels_decoder decoder = decoder_of(b, o);
+    b->kernels->decoder_adam(b->queue, o->d_f[0], o->d_f[1], o->d_f[2],
+                             b->type == DTYPE_F32 ? NULL : o->d_t[0], o->d_f[3], o->d_one,
+                             &adam_step, &decoder);
 }
 
 /* Sequences of 1024 tokens, or one where there are fewer. */
@@ -233,10 +254,11 @@ static void bench_memory_bound(struct bench *b, struct operands *o)
         {"recon", run_recon, rows, width, 4 + 2 * t},
         {"relu_backward", run_relu_backward, rows, latents, 3 * t},
         {"decoder_norms", run_decoder_norms, latents, width, 4},
-        {"decoder_norm_grad", run_decoder_norm_grad, latents, width, 12},
+        {"decoder_square", run_decoder_square, latents, width, 8},
         {"scale", run_scale, latents, width, 8},
         {"dot", run_dot, latents, width, 4},
         {"adam", run_adam, latents, width, 28 + copy},
+        {"decoder_adam", run_decoder_adam, latents, width, 28 + copy},
     };
     for (size_t i = 0; i < sizeof operations / sizeof *operations; i++) {
         char shape[64];
@@ -277,14 +299,15 @@ void bench_operations(struct bench *bench)
     o.d_counts = bench_random(bench, DTYPE_F32, sizes->latents);
     o.d_sums = bench_random(bench, DTYPE_F32, 64);
     o.d_one = bench_random(bench, DTYPE_F32, 1);
+    o.d_norms = bench_random(bench, DTYPE_F32, 3 * sizes->latents);
     bench->kernels->upload(bench->queue, o.d_index, index, places * sizeof *index);
     bench->kernels->upload(bench->queue, o.d_one, &one, sizeof one);
     bench->kernels->clear(bench->queue, o.d_f[2],
                           decoder * sizeof(float)); /* no negative squares */
     bench_attention(bench, &o);
     bench_memory_bound(bench, &o);
-    void *d_memory[] = {o.d_t[0], o.d_t[1],  o.d_f[0],   o.d_f[1], o.d_f[2],
-                        o.d_f[3], o.d_index, o.d_counts, o.d_sums, o.d_one};
+    void *d_memory[] = {o.d_t[0],  o.d_t[1],   o.d_f[0], o.d_f[1], o.d_f[2], o.d_f[3],
+                        o.d_index, o.d_counts, o.d_sums, o.d_one,  o.d_norms};
     for (size_t i = 0; i < sizeof d_memory / sizeof *d_memory; i++)
         bench->kernels->free(bench->device, d_memory[i]);
     free(index);

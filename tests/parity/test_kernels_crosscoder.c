@@ -282,77 +282,204 @@ static void check_recon(struct parity *parity)
     }
 }
 
-/* A norm is rounded once, the weight a few times. The gradient: factor, sum and norm give 3 u of
- * what is added, and the addition its own. Latent 1 has decoders of zeros, latent 2 one. */
-static void check_decoder_norms_of(struct parity *parity, const struct layout *l, size_t latents)
+/* A decoder with its norms, and Adam's state; what the device has is in host memory too. */
+struct decoder {
+    const struct layout *l;
+    size_t latents, n;
+    float *w, *g, *m, *v, *sums, *norms;
+    float *d_w, *d_g, *d_m, *d_v, *d_sums, *d_clip;
+    void *d_copy;
+    double *lengths; /* (latents, sources) */
+    struct kernels_decoder of;
+};
+
+/* Latent 1 has decoders of zeros, latent 2 one; latent 3's squares are beyond f32. */
+static void decoder_make(struct decoder *d, struct parity *parity, const struct layout *l,
+                         size_t latents)
 {
-    const float factor = 0.0123f;
-    size_t n = latents * l->width, sources = l->sources;
-    float *w, *grad, *by, *got = parity_host(n, sizeof *got);
-    float *d_w = parity_random(parity, &w, DTYPE_F32, n, 0.1f);
-    float *d_grad = parity_random(parity, &grad, DTYPE_F32, n, 0.01f);
-    float *d_sums = parity_random(parity, &by, DTYPE_F32, latents, 50.0f);
-    float *d_norms = parity_alloc(parity, latents * sources * sizeof *d_norms);
-    float *d_weight = parity_alloc(parity, latents * sizeof *d_weight);
+    size_t n = latents * l->width;
+    memset(d, 0, sizeof *d);
+    d->l = l, d->latents = latents, d->n = n;
+    d->d_w = parity_random(parity, &d->w, DTYPE_F32, n, 0.1f);
+    d->d_g = parity_random(parity, &d->g, DTYPE_F32, n, 0.01f);
+    d->d_m = parity_random(parity, &d->m, DTYPE_F32, n, 0.01f);
+    d->d_v = parity_random(parity, &d->v, DTYPE_F32, n, 0.0001f);
+    d->d_sums = parity_random(parity, &d->sums, DTYPE_F32, latents, 50.0f);
+    d->d_clip = parity_alloc(parity, sizeof *d->d_clip);
+    d->lengths = parity_host(latents * l->sources, sizeof *d->lengths);
+    d->d_copy = parity_alloc(parity, n * dtype_size(parity->type));
     for (size_t i = 0; i < n; i++) {
         size_t j = i / l->width, in_first = i % l->width - l->columns[0].first;
         if (j == 1 || (j == 2 && in_first < l->columns[0].width))
-            w[i] = 0;
+            d->w[i] = 0;
         if (j == 3)
-            w[i] *= 1e25f; /* squares beyond f32 */
+            d->w[i] *= 1e25f;
+        d->v[i] = fabsf(d->v[i]);
     }
-    parity_put(parity, d_w, w, DTYPE_F32, n);
-    const struct kernels *k = parity->kernels;
-    k->decoder_norms(parity->queue, d_norms, NULL, d_w, l->columns, sources, latents, l->width);
-    float *norms = parity_download(parity, d_norms, latents * sources * sizeof *norms);
-    k->clear(parity->queue, d_norms, latents * sources * sizeof *d_norms);
-    k->decoder_norms(parity->queue, d_norms, d_weight, d_w, l->columns, sources, latents, l->width);
-    float *again = parity_download(parity, d_norms, latents * sources * sizeof *norms);
-    float *weight = parity_download(parity, d_weight, latents * sizeof *weight);
-    assert_memory_equal(norms, again, latents * sources * sizeof *norms);
-    k->decoder_norm_grad(parity->queue, d_grad, d_w, d_norms, d_sums, factor, l->columns, sources,
-                         latents, l->width);
-    parity_get(parity, got, d_grad, DTYPE_F32, n);
-    for (size_t j = 0; j < latents; j++) {
-        double all = 0;
-        for (size_t s = 0; s < sources; s++) {
-            double squares = 0;
-            for (size_t i = 0; i < l->columns[s].width; i++) {
-                double value = (double)w[j * l->width + l->columns[s].first + i];
-                squares += value * value;
-            }
-            double norm = sqrt(squares);
-            parity_near((double)norms[j * sources + s], norm, 1.01 * PARITY_U * norm, "norm", j);
-            all += norm;
-            for (size_t i = 0; i < l->columns[s].width; i++) {
-                size_t at = j * l->width + l->columns[s].first + i;
-                double added = norm > 0 ? (double)factor * (double)by[j] * (double)w[at] / norm : 0;
-                double want = (double)grad[at] + added;
-                parity_near((double)got[at], want, PARITY_U * (5 * fabs(added) + fabs(want)),
-                            "gradient", at);
-            }
-        }
-        parity_near((double)weight[j], all, (double)(sources + 1) * PARITY_U * all, "weight", j);
-    }
-    free(w);
-    free(grad);
-    free(by);
-    free(got);
-    free(norms);
-    free(again);
-    free(weight);
-    parity_free(parity, d_w);
-    parity_free(parity, d_grad);
-    parity_free(parity, d_sums);
-    parity_free(parity, d_norms);
-    parity_free(parity, d_weight);
+    parity_put(parity, d->d_w, d->w, DTYPE_F32, n);
+    parity_put(parity, d->d_v, d->v, DTYPE_F32, n);
+    d->of = (struct kernels_decoder){
+        .columns = l->columns,
+        .sources = l->sources,
+        .latents = latents,
+        .width = l->width,
+        .d_norms = parity_alloc(parity, latents * l->sources * sizeof(float)),
+        .d_weight = parity_alloc(parity, latents * sizeof(float)),
+        .d_sums = d->d_sums,
+        .factor = 0.0123f,
+    };
 }
 
-static void check_decoder_norms(struct parity *parity)
+static void decoder_free(struct decoder *d, struct parity *parity)
+{
+    float *host[] = {d->w, d->g, d->m, d->v, d->sums, d->norms};
+    for (size_t i = 0; i < sizeof host / sizeof *host; i++)
+        free(host[i]);
+    free(d->lengths);
+    void *d_memory[] = {d->d_w,    d->d_g,    d->d_m,        d->d_v,        d->d_sums,
+                        d->d_clip, d->d_copy, d->of.d_norms, d->of.d_weight};
+    for (size_t i = 0; i < sizeof d_memory / sizeof *d_memory; i++)
+        parity_free(parity, d_memory[i]);
+}
+
+/* A norm is rounded once, the weight a few times. */
+static void check_norms(struct decoder *d, struct parity *parity)
+{
+    const struct layout *l = d->l;
+    size_t bytes = d->latents * l->sources * sizeof(float);
+    const struct kernels *k = parity->kernels;
+    k->decoder_norms(parity->queue, d->of.d_norms, NULL, d->d_w, l->columns, l->sources, d->latents,
+                     l->width);
+    d->norms = parity_download(parity, d->of.d_norms, bytes);
+    k->clear(parity->queue, d->of.d_norms, bytes);
+    k->decoder_norms(parity->queue, d->of.d_norms, d->of.d_weight, d->d_w, l->columns, l->sources,
+                     d->latents, l->width);
+    float *again = parity_download(parity, d->of.d_norms, bytes);
+    float *weight = parity_download(parity, d->of.d_weight, d->latents * sizeof *weight);
+    assert_memory_equal(d->norms, again, bytes);
+    for (size_t j = 0; j < d->latents; j++) {
+        double all = 0;
+        for (size_t s = 0; s < l->sources; s++) {
+            double squares = 0;
+            for (size_t i = 0; i < l->columns[s].width; i++) {
+                double value = (double)d->w[j * l->width + l->columns[s].first + i];
+                squares += value * value;
+            }
+            double norm = d->lengths[j * l->sources + s] = sqrt(squares);
+            parity_near((double)d->norms[j * l->sources + s], norm, 1.01 * PARITY_U * norm, "norm",
+                        j);
+            all += norm;
+        }
+        parity_near((double)weight[j], all, (double)(l->sources + 1) * PARITY_U * all, "weight", j);
+    }
+    free(again);
+    free(weight);
+}
+
+/* The gradient of element i with the pull at its norm, in f64. *slack: factor, sum and norm give 3
+ * u of what is added, and the product and the addition their own. */
+static double pulled(const struct decoder *d, size_t i, double *slack)
+{
+    size_t j = i / d->l->width, s = 0;
+    while (i % d->l->width - d->l->columns[s].first >= d->l->columns[s].width)
+        s++;
+    double norm = d->lengths[j * d->l->sources + s];
+    double pull = (double)d->of.factor * (double)d->sums[j] * (double)d->w[i];
+    double added = norm > 0 ? pull / norm : 0, all = (double)d->g[i] + added;
+    *slack = PARITY_U * (5 * fabs(added) + fabs(all));
+    return all;
+}
+
+static void check_square(struct decoder *d, struct parity *parity)
+{
+    double sum = 0, slack = 0, *d_sum = parity_alloc(parity, sizeof *d_sum);
+    parity->kernels->decoder_square(parity->queue, d_sum, d->d_g, d->d_w, &d->of);
+    double *got = parity_download(parity, d_sum, sizeof *got);
+    for (size_t i = 0; i < d->n; i++) {
+        double off, all = pulled(d, i, &off);
+        sum += all * all;
+        slack += 2 * fabs(all) * off + off * off;
+    }
+    parity_near(*got, sum, slack + (double)d->n * 0x1p-52 * sum, "square", d->latents);
+    free(got);
+    parity_free(parity, d_sum);
+}
+
+/* As test_kernels_optimiser.c has it for adam(), with the slack of the gradient. */
+static void check_update(struct decoder *d, struct parity *parity)
+{
+    const struct kernels_adam adam = {3e-3, 0.9, 0.999, 1e-8, 0.271, 0.003};
+    const size_t n = d->n;
+    float clip = 0.07f, *w = parity_host(n, sizeof *w), *m = parity_host(n, sizeof *m);
+    float *v = parity_host(n, sizeof *v), *copy = parity_host(n, sizeof *copy);
+    parity_put(parity, d->d_clip, &clip, DTYPE_F32, 1);
+    parity->kernels->decoder_adam(parity->queue, d->d_w, d->d_m, d->d_v, d->d_copy, d->d_g,
+                                  d->d_clip, &adam, &d->of);
+    parity_get(parity, w, d->d_w, DTYPE_F32, n);
+    parity_get(parity, m, d->d_m, DTYPE_F32, n);
+    parity_get(parity, v, d->d_v, DTYPE_F32, n);
+    parity_get(parity, copy, d->d_copy, parity->type, n);
+    for (size_t i = 0; i < n; i++) {
+        double slack, g = (double)clip * pulled(d, i, &slack);
+        slack *= (double)clip;
+        double m_old = adam.beta1 * (double)d->m[i], m_new = (1 - adam.beta1) * g;
+        double v_old = adam.beta2 * (double)d->v[i], v_new = (1 - adam.beta2) * g * g;
+        parity_near((double)m[i], m_old + m_new,
+                    4 * PARITY_U * (fabs(m_old) + fabs(m_new)) + (1 - adam.beta1) * slack, "m", i);
+        parity_near((double)v[i], v_old + v_new,
+                    6 * PARITY_U * (v_old + v_new) +
+                        (1 - adam.beta2) * (2 * fabs(g) * slack + slack * slack) + 0x1p-148,
+                    "v", i);
+        double update = adam.lr * ((double)m[i] / adam.correction1) /
+                        (sqrt((double)v[i] / adam.correction2) + adam.eps);
+        double want = (double)d->w[i] - update;
+        parity_near((double)w[i], want, PARITY_U * (8 * fabs(update) + fabs(want)), "w", i);
+        float rounded =
+            parity->type == DTYPE_F32 ? w[i] : dtype_bf16_to_f32(dtype_f32_to_bf16(w[i]));
+        parity_near((double)copy[i], (double)rounded, 0, "copy", i);
+    }
+    free(w);
+    free(m);
+    free(v);
+    free(copy);
+}
+
+/* What decoder_adam() left are the norms of what it left, to the bit. */
+static void check_new_norms(struct decoder *d, struct parity *parity)
+{
+    const struct layout *l = d->l;
+    size_t bytes = d->latents * l->sources * sizeof(float), weights = d->latents * sizeof(float);
+    float *norms = parity_download(parity, d->of.d_norms, bytes);
+    float *weight = parity_download(parity, d->of.d_weight, weights);
+    parity->kernels->decoder_norms(parity->queue, d->of.d_norms, d->of.d_weight, d->d_w, l->columns,
+                                   l->sources, d->latents, l->width);
+    float *norms_of = parity_download(parity, d->of.d_norms, bytes);
+    float *weight_of = parity_download(parity, d->of.d_weight, weights);
+    assert_memory_equal(norms, norms_of, bytes);
+    assert_memory_equal(weight, weight_of, weights);
+    assert_memory_not_equal(norms, d->norms, bytes);
+    free(norms);
+    free(weight);
+    free(norms_of);
+    free(weight_of);
+}
+
+static void check_decoder_of(struct parity *parity, const struct layout *l, size_t latents)
+{
+    struct decoder d;
+    decoder_make(&d, parity, l, latents);
+    check_norms(&d, parity);
+    check_square(&d, parity);
+    check_update(&d, parity);
+    check_new_norms(&d, parity);
+    decoder_free(&d, parity);
+}
+
+static void check_decoder(struct parity *parity)
 {
     for (size_t i = 0; i < LAYOUTS; i++)
         for (size_t j = 0; j < row_count_most(parity); j++)
-            check_decoder_norms_of(parity, &layouts[i], row_counts[j]);
+            check_decoder_of(parity, &layouts[i], row_counts[j]);
 }
 
 #define TESTS(X)                                       \
@@ -360,7 +487,7 @@ static void check_decoder_norms(struct parity *parity)
     X(check_sums, sums_and_counts_match_f64)           \
     X(check_relu_backward, relu_backward_matches_f64)  \
     X(check_recon, reconstruction_sums_match_f64)      \
-    X(check_decoder_norms, decoder_norms_and_their_gradient_match_f64)
+    X(check_decoder, the_decoder_and_its_norms_match_f64)
 
 #define TEST_FUNCTION(check, name) \
     static void name(void **state) \

@@ -59,15 +59,19 @@ static void run_optimiser(struct parity *p, struct results *out)
     float *d_w = output(p, out, N * 4), *d_g = input(p, DTYPE_F32, N, 1);
     float *d_norms = output(p, out, ROWS * 2 * 4), *d_weight = output(p, out, ROWS * 4);
     float *d_m = output(p, out, N * 4), *d_v = output(p, out, N * 4), *d_clip = output(p, out, 8);
-    double *d_sum = output(p, out, sizeof *d_sum);
+    double *d_sum = output(p, out, 2 * sizeof *d_sum);
     void *d_from = input(p, DTYPE_F32, N, 1);
     k->scale(p->queue, d_w, d_from, 0.3f, N);
     k->decoder_norms(p->queue, d_norms, d_weight, d_w, columns, 2, ROWS, WIDTH);
-    k->decoder_norm_grad(p->queue, d_g, d_w, d_norms, d_weight, 0.7f, columns, 2, ROWS, WIDTH);
+    const struct kernels_decoder decoder = {columns, 2,        ROWS,     WIDTH,
+                                            d_norms, d_weight, d_weight, 0.7f};
     k->dot(p->queue, d_sum, d_g, d_g, N);
-    k->clip_factor(p->queue, d_clip, d_sum, 1, 1.0f);
+    k->decoder_square(p->queue, d_sum + 1, d_g, d_w, &decoder);
+    k->clip_factor(p->queue, d_clip, d_sum, 2, 1.0f);
     k->adam(p->queue, d_w, d_m, d_v, output(p, out, N * dtype_size(p->type)), d_g, d_clip, &adam,
             N);
+    k->decoder_adam(p->queue, d_w, d_m, d_v, output(p, out, N * dtype_size(p->type)), d_g, d_clip,
+                    &adam, &decoder);
     parity_free(p, d_g);
     parity_free(p, d_from);
 }

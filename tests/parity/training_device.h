@@ -58,16 +58,15 @@ static inline void training_device_start(struct training_device *device, struct 
             arrays[i][k] = (float)t->w[i][k];
             t->w[i][k] = (double)arrays[i][k];
         }
-    assert_int_equal(dictionary_upload(&device->step.dictionary, &device->cc), 0);
+    assert_int_equal(step_upload(&device->step, &device->cc), 0);
 }
 
-/* f32 values of a tensor of the device: its weights, or its gradient. free() it. */
-static inline float *training_device_get(struct training_device *device, size_t tensor,
-                                         bool gradient)
+/* f32 values of a tensor of the device: its weights, or its first moment. free() it. */
+static inline float *training_device_get(struct training_device *device, size_t tensor, bool moment)
 {
     const struct dictionary_tensor *t = &device->step.dictionary.tensors[tensor];
     float *values = parity_host(t->count, sizeof *values);
-    device->step.kernels->download(device->step.queue, values, gradient ? t->d_g : t->d_w,
+    device->step.kernels->download(device->step.queue, values, moment ? t->d_m : t->d_w,
                                    t->count * sizeof *values);
     assert_int_equal(device->step.kernels->wait(device->step.queue), 0);
     return values;

@@ -5,8 +5,8 @@
  * fixed size, piece by piece.
  *
  * Invariants. d_copy is d_w rounded, always: whoever changes d_w (upload, Adam) renews it. Of the
- * gradients nothing is assumed between steps: each is written whole by one product or sum, and
- * what is added to it comes after.
+ * gradients nothing is assumed between steps: each is written whole by one product or sum. What a
+ * loss adds at the decoder's norms is not in them: that is added as they are read.
  *
  * The initial weights are drawn by counter, element by element, so they depend on the seed and on
  * the place in the matrix alone, not on who draws them or in which order. A generator with a state
@@ -203,21 +203,29 @@ int dictionary_download(struct dictionary *dictionary, struct crosscoder *cc)
 /* ---- a step's end */
 
 void dictionary_update(struct dictionary *dictionary, struct kernels_queue *queue,
-                       const struct kernels_adam *adam, double clip)
+                       const struct kernels_decoder *decoder, const struct kernels_adam *adam,
+                       double clip)
 {
     const struct kernels *kernels = dictionary->kernels;
+    double *d_squares = dictionary->d_squares;
+    const float *d_clip = dictionary->d_clip;
     /* The norm is that of all gradients together, and exact: the reference recipe's clip binds in
      * almost every step, so an estimate would be another recipe. */
     for (size_t i = 0; i < DICTIONARY_COUNT; i++) {
         const struct dictionary_tensor *t = &dictionary->tensors[i];
-        kernels->dot(queue, dictionary->d_squares + i, t->d_g, t->d_g, t->count);
+        if (i == DICTIONARY_W_DEC)
+            kernels->decoder_square(queue, d_squares + i, t->d_g, t->d_w, decoder);
+        else
+            kernels->dot(queue, d_squares + i, t->d_g, t->d_g, t->count);
     }
-    kernels->clip_factor(queue, dictionary->d_clip, dictionary->d_squares, DICTIONARY_COUNT,
-                         (float)clip);
+    kernels->clip_factor(queue, dictionary->d_clip, d_squares, DICTIONARY_COUNT, (float)clip);
     for (size_t i = 0; i < DICTIONARY_COUNT; i++) {
         struct dictionary_tensor *t = &dictionary->tensors[i];
-        kernels->adam(queue, t->d_w, t->d_m, t->d_v, t->d_copy, t->d_g, dictionary->d_clip, adam,
-                      t->count);
+        if (i == DICTIONARY_W_DEC)
+            kernels->decoder_adam(queue, t->d_w, t->d_m, t->d_v, t->d_copy, t->d_g, d_clip, adam,
+                                  decoder);
+        else
+            kernels->adam(queue, t->d_w, t->d_m, t->d_v, t->d_copy, t->d_g, d_clip, adam, t->count);
     }
 }
 

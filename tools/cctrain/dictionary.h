@@ -59,9 +59,11 @@ void dictionary_init(struct crosscoder *cc, uint64_t seed);
 int dictionary_upload(struct dictionary *dictionary, const struct crosscoder *cc) MUST_CHECK;
 int dictionary_download(struct dictionary *dictionary, struct crosscoder *cc) MUST_CHECK;
 
-/* Enqueues clipping and Adam on `queue`, after the gradients. */
+/* Enqueues clipping and Adam on `queue`, after the gradients. The decoder's norms, which are those
+ * of W_dec before, are those of W_dec afterwards. */
 void dictionary_update(struct dictionary *dictionary, struct kernels_queue *queue,
-                       const struct kernels_adam *adam, double clip);
+                       const struct kernels_decoder *decoder, const struct kernels_adam *adam,
+                       double clip);
 
 /* Adam's moments as the first entries of a safetensors file, "m.W_enc" ... "v.b_dec", without data:
  * dictionary_fetch_moment() is the writer's safetensors_fetch, the dictionary its context. */

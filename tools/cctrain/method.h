@@ -2,8 +2,9 @@
  *
  * The training loop calls forward and backward and knows no more. forward enqueues everything from
  * d_x to d_f, d_g and the report's sums (d_counts, d_l1, d_recon); backward everything from there
- * to the gradient of each tensor of the dictionary. Both are composed of the blocks of step.h; a
- * method with several reconstructions, a mask over the latents or an auxiliary loss calls them as
+ * to the gradient of each tensor of the dictionary; for that of W_dec it says besides how strongly
+ * the loss pulls at the decoder's norms (step->decoder). Both are composed of the blocks of step.h;
+ * a method with several reconstructions, a mask over the latents or an auxiliary loss calls them as
  * often and in the order that it needs.
  */
 #ifndef CCTRAIN_METHOD_H

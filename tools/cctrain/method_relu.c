@@ -4,8 +4,9 @@
  *
  * The penalty pulls at both of its factors. At f: dL/df_bj has λ w_j / B in every row, which is the
  * bias of the product g W_decᵀ; where f is 0, ReLU has no slope and nothing comes through. At the
- * norms: dL/dW_dec[j, s, :] has λ/B Σ_b f_bj times the unit vector of W_dec[j, s, :]. So the whole
- * L1 term costs passes over weights, and none over the (B, F) latents but the sum of their columns.
+ * norms: dL/dW_dec[j, s, :] has λ/B Σ_b f_bj times the unit vector of W_dec[j, s, :], the pull that
+ * the update of W_dec adds as it reads it. So of the whole L1 term what costs is the sums of the
+ * columns of f.
  */
 #include "method.h"
 
@@ -14,11 +15,11 @@
 static void relu_forward(struct step *step)
 {
     const struct kernels *kernels = step->kernels;
-    step_decoder_norms(step);
     step_encode(step);
     kernels->latent_sums(step->queue, step->d_latent_sums, step->d_counts, step->d_f, step->batch,
                          step->latents);
-    kernels->dot(step->queue, step->d_l1, step->d_latent_sums, step->d_weight, step->latents);
+    kernels->dot(step->queue, step->d_l1, step->d_latent_sums, step->decoder.d_weight,
+                 step->latents);
     step_reconstruct(step);
 }
 
@@ -26,12 +27,10 @@ static void relu_backward(struct step *step, const struct schedule_rates *rates)
 {
     const struct kernels *kernels = step->kernels;
     const struct dictionary_tensor *tensors = step->dictionary.tensors;
-    float factor = (float)(rates->l1 / (double)step->batch);
+    step->decoder.factor = (float)(rates->l1 / (double)step->batch);
     step_decoder_gradient(step);
-    kernels->decoder_norm_grad(step->queue, tensors[DICTIONARY_W_DEC].d_g,
-                               tensors[DICTIONARY_W_DEC].d_w, step->d_norms, step->d_latent_sums,
-                               factor, step->columns, step->sources, step->latents, step->width);
-    kernels->scale(step->queue, step->d_bias, step->d_weight, factor, step->latents);
+    kernels->scale(step->queue, step->d_bias, step->decoder.d_weight, step->decoder.factor,
+                   step->latents);
     step_latent_gradient(step, step->d_bias);
     kernels->relu_backward(step->queue, step->d_dpre, tensors[DICTIONARY_B_ENC].d_g, step->d_f,
                            step->batch, step->latents);

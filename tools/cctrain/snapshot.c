@@ -206,7 +206,7 @@ int snapshot_read(struct snapshot *snapshot, const char *folder)
 {
     int status = snapshot_read_weights(snapshot, folder);
     if (status == 0)
-        status = dictionary_upload(&snapshot->step->dictionary, snapshot->cc);
+        status = step_upload(snapshot->step, snapshot->cc);
     if (status != 0)
         return status;
     char *path = io_join(folder, SNAPSHOT_OPTIMISER);

@@ -48,8 +48,8 @@ static void step_list_buffers(struct step *step, struct step_buffer buffers[STEP
         {&step->d_g, b * d, type},
         {&step->d_xhat, b * d, sizeof(float)},
         {&step->d_means, d, sizeof(float)},
-        {&step->d_norms, f * s, sizeof(float)},
-        {&step->d_weight, f, sizeof(float)},
+        {&step->decoder.d_norms, f * s, sizeof(float)},
+        {&step->decoder.d_weight, f, sizeof(float)},
         {&step->d_bias, f, sizeof(float)},
         {&step->d_latent_sums, f, sizeof(float)},
         {&step->d_counts, f, sizeof(uint32_t)},
@@ -222,6 +222,11 @@ int step_create(struct step *step, const struct step_setup *setup)
     for (size_t i = 0; i < STEP_BUFFERS && status == 0; i++)
         if (buffers[i].count > 0)
             status = step_take(step, buffers[i].at, buffers[i].count, buffers[i].size);
+    step->decoder.columns = step->columns;
+    step->decoder.sources = step->sources;
+    step->decoder.latents = step->latents;
+    step->decoder.width = step->width;
+    step->decoder.d_sums = step->d_latent_sums;
     return status != 0 ? status : step_create_products(step);
 }
 
@@ -257,6 +262,17 @@ void step_free(struct step *step)
     memset(step, 0, sizeof *step);
 }
 
+int step_upload(struct step *step, const struct crosscoder *cc)
+{
+    int status = dictionary_upload(&step->dictionary, cc);
+    if (status != 0)
+        return status;
+    step->kernels->decoder_norms(step->queue, step->decoder.d_norms, step->decoder.d_weight,
+                                 step->dictionary.tensors[DICTIONARY_W_DEC].d_w, step->columns,
+                                 step->sources, step->latents, step->width);
+    return step->kernels->wait(step->queue);
+}
+
 /* ---- blocks */
 
 void step_encode(struct step *step)
@@ -264,13 +280,6 @@ void step_encode(struct step *step)
     step_multiply(step, step->encode, step->d_f, step->d_x,
                   dictionary_weights(&step->dictionary, DICTIONARY_W_ENC),
                   step->dictionary.tensors[DICTIONARY_B_ENC].d_w);
-}
-
-void step_decoder_norms(struct step *step)
-{
-    step->kernels->decoder_norms(step->queue, step->d_norms, step->d_weight,
-                                 step->dictionary.tensors[DICTIONARY_W_DEC].d_w, step->columns,
-                                 step->sources, step->latents, step->width);
 }
 
 void step_reconstruct(struct step *step)
@@ -338,7 +347,7 @@ void step_run(struct step *step, const uint8_t *rows, uint64_t t,
     step_load(step, rows, t);
     step->method->forward(step);
     step->method->backward(step, rates);
-    dictionary_update(&step->dictionary, step->queue, &rates->adam, clip);
+    dictionary_update(&step->dictionary, step->queue, &step->decoder, &rates->adam, clip);
     step_download(step, t);
 }
 

@@ -39,6 +39,8 @@ struct step {
     size_t row_bytes;
     enum dtype type, wire;           /* T; of rows as they come */
     struct kernels_columns *columns; /* (S) */
+    struct kernels_decoder
+        decoder; /* norms of W_dec as it is; what pulls at them is the method's */
 
     uint8_t *d_rows[STEP_DEPTH]; /* (B, row_bytes) */
     struct kernels_event *filled[STEP_DEPTH], *taken[STEP_DEPTH];
@@ -48,8 +50,6 @@ struct step {
     void *d_g;                          /* (B, D) T: gradient of x̂ */
     float *d_xhat;                      /* (B, D) */
     float *d_means;                     /* (D) */
-    float *d_norms;                     /* (F, S) decoder norms */
-    float *d_weight;                    /* (F) their sum over the sources */
     float *d_bias;                      /* (F) what is added to every row of dpre */
     float *d_latent_sums;               /* (F) Σ_b f */
     uint32_t *d_counts;                 /* (F) */
@@ -76,6 +76,9 @@ uint64_t step_bytes(const struct step_setup *setup);
 int step_create(struct step *step, const struct step_setup *setup) MUST_CHECK;
 void step_free(struct step *step);
 
+/* Weights from host memory; waits until they are there. */
+int step_upload(struct step *step, const struct crosscoder *cc) MUST_CHECK;
+
 /* Enqueues step t on B rows as they came. `rows` must stay as it is until step_rows_taken(). */
 void step_run(struct step *step, const uint8_t *rows, uint64_t t,
               const struct schedule_rates *rates, double clip);
@@ -90,8 +93,6 @@ int step_report(struct step *step, uint64_t t, const struct step_report **report
 
 /* f = relu(x W_enc + b_enc) */
 void step_encode(struct step *step);
-/* norms and weight of the decoder */
-void step_decoder_norms(struct step *step);
 /* x̂, its error sums, g, and db_dec */
 void step_reconstruct(struct step *step);
 /* dW_dec = fᵀ g */

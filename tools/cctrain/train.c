@@ -146,7 +146,7 @@ static int train_take(struct train *train, const struct begin *begin)
         status = snapshot_read_weights(&train->snapshot, train->setup->init);
     else
         dictionary_init(&train->cc, train->recipe.seed);
-    return status != 0 ? status : dictionary_upload(&train->step.dictionary, &train->cc);
+    return status != 0 ? status : step_upload(&train->step, &train->cc);
 }
 
 /* Goes to the row where the run stands. What is passed over must be what was trained on. */
