@@ -166,8 +166,9 @@ struct kernels {
      */
     /* What tells this device from all others of the machine, in every process; zeros: the CPU. */
     void (*identity)(const struct kernels_device *device, uint8_t uuid[16]);
-    /* A handle by which another process on the same device maps memory that alloc() gave; unmap()
-     * before the owner frees it. */
+    /* A handle by which another process on the same device maps memory that alloc() gave. The owner
+     * frees it only when the others have unmapped it; unmap() waits for the device, NULL is fine.
+     */
     int (*share)(struct kernels_device *device, void *d_memory, uint8_t handle[64]);
     int (*map)(struct kernels_device *device, void **d_memory, const uint8_t handle[64]);
     void (*unmap)(struct kernels_device *device, void *d_memory);

@@ -172,11 +172,6 @@ static const char *cuda_description(const struct kernels_device *device)
     return device->description;
 }
 
-static void cuda_identity(const struct kernels_device *device, uint8_t uuid[16])
-{
-    memcpy(uuid, device->uuid, sizeof device->uuid);
-}
-
 static uint64_t cuda_memory_free(const struct kernels_device *device)
 {
     size_t available = 0, total = 0;
@@ -269,6 +264,51 @@ void *queue_workspace(struct kernels_queue *queue, size_t bytes)
     if (queue->error == 0)
         queue->workspace_bytes = bytes;
     return queue->workspace;
+}
+
+/* ---- other processes' memory */
+
+static void cuda_identity(const struct kernels_device *device, uint8_t uuid[16])
+{
+    memcpy(uuid, device->uuid, sizeof device->uuid);
+}
+
+/* A failure is told here, and is not the next launch's. */
+static int check_sharing(const struct kernels_device *device, cudaError_t status, const char *what)
+{
+    if (status != cudaSuccess)
+        (void)cudaGetLastError();
+    return device_check(device, status, what);
+}
+
+static int cuda_share(struct kernels_device *device, void *d_memory, uint8_t handle[64])
+{
+    cudaIpcMemHandle_t made;
+    static_assert(sizeof made == 64, "what another process is given");
+    int code = device_enter(device);
+    if (code == 0)
+        code = check_sharing(device, cudaIpcGetMemHandle(&made, d_memory), "cudaIpcGetMemHandle");
+    if (code == 0)
+        memcpy(handle, &made, sizeof made);
+    return code;
+}
+
+static int cuda_map(struct kernels_device *device, void **d_memory, const uint8_t handle[64])
+{
+    cudaIpcMemHandle_t given;
+    memcpy(&given, handle, sizeof given);
+    int code = device_enter(device);
+    if (code == 0)
+        code = check_sharing(device,
+                             cudaIpcOpenMemHandle(d_memory, given, cudaIpcMemLazyEnablePeerAccess),
+                             "cudaIpcOpenMemHandle");
+    return code;
+}
+
+static void cuda_unmap(struct kernels_device *device, void *d_memory)
+{
+    if (d_memory != NULL && device_enter(device) == 0)
+        (void)cudaIpcCloseMemHandle(d_memory); /* an earlier failure: its queue has told */
 }
 
 /* ---- queues and events */
@@ -430,9 +470,9 @@ static const struct kernels cuda_kernels = {
     .move_rows = cuda_move_rows,
     .hash_rows = cuda_hash_rows,
     .identity = cuda_identity,
-    .share = NULL,
-    .map = NULL,
-    .unmap = NULL,
+    .share = cuda_share,
+    .map = cuda_map,
+    .unmap = cuda_unmap,
     .link_version = NULL,
     .link_id = NULL,
     .link_open = NULL,

@@ -8,7 +8,8 @@
  *   that wait at different barriers, or for one that has returned, are a fault.
  * - runtime.cc has streams, events, errors. What is launched runs when somebody waits for it, and
  *   streams advance in random order, so that a missing wait for an event shows.
- * - memory.cc has device memory: filled with NaN, between pages that cannot be touched.
+ * - memory.cc has device memory: filled with NaN, between pages that cannot be touched; another
+ *   process may map it by its handle.
  *
  * The environment says what there is to emulate: EMU_ORDER=forward|backward|random:SEED of threads
  * and blocks, EMU_DEVICES=N, EMU_MEMORY=BYTES, EMU_DRIVER=VERSION (0: none), EMU_CAPABILITY=80, and

@@ -91,6 +91,9 @@ static const struct {
      "CUDA driver version is insufficient for CUDA runtime version"},
     {cudaErrorNoDevice, "cudaErrorNoDevice", "no CUDA-capable device is detected"},
     {cudaErrorInvalidDevice, "cudaErrorInvalidDevice", "invalid device ordinal"},
+    {cudaErrorDeviceUninitialized, "cudaErrorDeviceUninitialized", "invalid device context"},
+    {cudaErrorMapBufferObjectFailed, "cudaErrorMapBufferObjectFailed",
+     "mapping of buffer object failed"},
     {cudaErrorInvalidResourceHandle, "cudaErrorInvalidResourceHandle", "invalid resource handle"},
     {cudaErrorNotReady, "cudaErrorNotReady", "device not ready"},
     {cudaErrorIllegalAddress, "cudaErrorIllegalAddress",
@@ -243,7 +246,7 @@ cudaError_t cudaDeviceSynchronize(void)
 
 /* ---- memory: memory.cc has the pieces; freeing waits for the device, as cudaFree() does */
 cudaError_t emu_allocate(void **memory, size_t bytes);
-cudaError_t emu_release(void *memory);
+cudaError_t emu_release(void *memory, bool mapped);
 
 cudaError_t cudaMalloc(void **memory, size_t bytes)
 {
@@ -260,7 +263,15 @@ cudaError_t cudaFree(void *memory)
     if (memory == NULL)
         return sticky;
     (void)cudaDeviceSynchronize();
-    cudaError_t error = emu_release(memory);
+    cudaError_t error = emu_release(memory, false);
+    return sticky != cudaSuccess ? sticky : error;
+}
+
+cudaError_t cudaIpcCloseMemHandle(void *memory)
+{
+    emu_guard guard(emu_lock);
+    (void)cudaDeviceSynchronize();
+    cudaError_t error = emu_release(memory, true);
     return sticky != cudaSuccess ? sticky : error;
 }
 

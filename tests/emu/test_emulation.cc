@@ -463,6 +463,114 @@ static void a_missing_wait_shows(void **state)
     assert_int_equal(wrong_orders(late_case), 0);
 }
 
+/* ---- memory of another process */
+
+static __global__ void next_kernel(int *d_values)
+{
+    d_values[grid_thread()] += 1;
+}
+
+/* The process that is given the handle: 0 if all is as it should be. It adds 1 to each value, then
+ * writes a byte behind the end, as `beside` says. */
+static int borrow(const cudaIpcMemHandle_t &handle, bool beside)
+{
+    struct bench bench = make_bench();
+    cudaIpcMemHandle_t wrong = handle;
+    wrong.reserved[0] ^= 1;
+    void *memory = NULL;
+    cudaIpcMemHandle_t again;
+    if (cudaIpcOpenMemHandle(&memory, wrong, cudaIpcMemLazyEnablePeerAccess) !=
+            cudaErrorInvalidResourceHandle ||
+        cudaIpcOpenMemHandle(&memory, handle, 0) != cudaErrorInvalidValue ||
+        cudaIpcOpenMemHandle(&memory, handle, cudaIpcMemLazyEnablePeerAccess) != cudaSuccess ||
+        cudaIpcGetMemHandle(&again, memory) != cudaErrorInvalidValue ||
+        cudaFree(memory) != cudaErrorInvalidValue)
+        return 2;
+    int *d_values = static_cast<int *>(memory);
+    RUN(bench, next_kernel, d_values);
+    if (cudaStreamSynchronize(bench.stream) != cudaSuccess)
+        return 3;
+    if (beside) {
+        emu_launch("write_kernel", write_kernel, 1, 1, 0, bench.stream,
+                   static_cast<unsigned char *>(memory), (ptrdiff_t)(COUNT * sizeof(int) + 1));
+        return cudaStreamSynchronize(bench.stream) == cudaErrorIllegalAddress ? 0 : 4;
+    }
+    return cudaIpcCloseMemHandle(memory) == cudaSuccess &&
+                   cudaIpcCloseMemHandle(memory) == cudaErrorInvalidValue
+               ? 0
+               : 5;
+}
+
+/* One more byte than COUNT ints, so that there are bytes around which nobody may write. */
+template <bool beside> static int sharing_case(void)
+{
+    int ends[2], status = 0, host[COUNT];
+    cudaIpcMemHandle_t handle;
+    if (pipe(ends) != 0)
+        return 99;
+    pid_t child = fork();
+    if (child == 0) {
+        bool got = read(ends[0], &handle, sizeof handle) == (ssize_t)sizeof handle;
+        _exit(got ? borrow(handle, beside) : 99);
+    }
+    struct bench bench = make_bench();
+    void *memory = NULL;
+    (void)cudaMalloc(&memory, sizeof host + 1);
+    for (int i = 0; i < COUNT; i++)
+        host[i] = i - 1;
+    (void)cudaMemcpyAsync(memory, host, sizeof host, cudaMemcpyHostToDevice, bench.stream);
+    bool good =
+        cudaStreamSynchronize(bench.stream) == cudaSuccess &&
+        cudaIpcGetMemHandle(&handle, static_cast<int *>(memory) + 1) == cudaErrorInvalidValue &&
+        cudaIpcGetMemHandle(&handle, host) == cudaErrorInvalidValue &&
+        cudaIpcGetMemHandle(&handle, memory) == cudaSuccess;
+    void *own = NULL;
+    good = good && cudaIpcCloseMemHandle(memory) == cudaErrorInvalidValue &&
+           cudaIpcOpenMemHandle(&own, handle, cudaIpcMemLazyEnablePeerAccess) ==
+               cudaErrorDeviceUninitialized &&
+           write(ends[1], &handle, sizeof handle) == (ssize_t)sizeof handle;
+    (void)close(ends[1]);
+    good = waitpid(child, &status, 0) == child && status == 0 && good;
+    if (!good)
+        fprintf(stderr, "the other process: status %x\n", (unsigned)status);
+    bench.d_values = static_cast<int *>(memory);
+    cudaError_t error = beside ? cudaStreamSynchronize(bench.stream) : cudaSuccess;
+    if (!good || beside)
+        return good ? error & 0xff : 98;
+    return check(bench, itself);
+}
+
+/* Its owner has ended before the other one asks for it. */
+static int orphan_case(void)
+{
+    int ends[2];
+    cudaIpcMemHandle_t handle;
+    if (pipe(ends) != 0)
+        return 99;
+    pid_t child = fork();
+    if (child == 0) {
+        void *memory = NULL;
+        bool made = cudaMalloc(&memory, 1) == cudaSuccess &&
+                    cudaIpcGetMemHandle(&handle, memory) == cudaSuccess &&
+                    write(ends[1], &handle, sizeof handle) == (ssize_t)sizeof handle;
+        _exit(made ? 0 : 1);
+    }
+    int status = 0;
+    void *memory = NULL;
+    if (waitpid(child, &status, 0) != child || status != 0 ||
+        read(ends[0], &handle, sizeof handle) != (ssize_t)sizeof handle)
+        return 99;
+    return cudaIpcOpenMemHandle(&memory, handle, cudaIpcMemLazyEnablePeerAccess) & 0xff;
+}
+
+static void two_processes_may_have_the_same_memory(void **state)
+{
+    (void)state;
+    expect(sharing_case<false>, cudaSuccess, "");
+    expect(sharing_case<true>, cudaErrorIllegalAddress, "behind the start of a piece of 1153");
+    expect(orphan_case, cudaErrorMapBufferObjectFailed, "");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -474,6 +582,7 @@ int main(void)
         cmocka_unit_test(copies_are_checked_and_memory_is_bounded),
         cmocka_unit_test(launches_have_limits_and_a_fault_stays),
         cmocka_unit_test(a_missing_wait_shows),
+        cmocka_unit_test(two_processes_may_have_the_same_memory),
     };
     return cmocka_run_group_tests_name("emulation", tests, NULL, NULL);
 }
