@@ -115,6 +115,8 @@ struct kernels_recon_sums {
 struct kernels {
     uint32_t abi;     /* KERNELS_ABI */
     const char *name; /* "cpu" */
+    bool at_once;     /* operations are done when they return: to have two things under way takes
+                       * memory and gains nothing */
     bool packs;       /* products by a packed B are faster; else packing is a mere copy */
 
     /* ---- device. type: what T is. description says what was found, for -v and `auto`. Callers use

@@ -279,6 +279,7 @@ static void cpu_identity(const struct kernels_device *device, uint8_t uuid[16])
 static const struct kernels cpu_kernels = {
     .abi = KERNELS_ABI,
     .name = "cpu",
+    .at_once = true,
     .packs = true,
     .open = cpu_open,
     .close = cpu_close,

@@ -445,6 +445,7 @@ static void cuda_clear(struct kernels_queue *queue, void *d_to, size_t bytes)
 static const struct kernels cuda_kernels = {
     .abi = KERNELS_ABI,
     .name = "cuda",
+    .at_once = false,
     .packs = false,
     .open = cuda_open,
     .close = cuda_close,

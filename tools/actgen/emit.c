@@ -5,6 +5,12 @@
  * last is found by the norms, after scaling, as a value that the factor lifts out of bf16's range
  * is not finite on the wire either.
  *
+ * A pass is started and its rows are taken when it is the oldest of engine_depth() under way. So
+ * where the device works beside the host, rows are written and tokens collected while it computes;
+ * they come out in the order of the stream all the same, one pass later. Whatever ends the run
+ * but their rows themselves or the output, the passes under way are finished and their rows written
+ * first.
+ *
  * Means are sums in f64 in the order of the stream, so they do not depend on how the sequences were
  * put into passes.
  */
@@ -32,19 +38,34 @@ struct run {
     struct stream_writer *writer;
     struct progress *progress;
     double *sums;
-    uint64_t passes, rows;
+    uint64_t started, passes, rows; /* passes: whose rows are taken */
+    bool failed;                    /* taking them */
 };
+
+/* The pass that is being collected, and the one whose rows are taken. */
+static struct pass *next_pass(const struct run *run)
+{
+    return &run->emit->passes[run->started % engine_depth(run->emit->engine)];
+}
+
+static struct pass *oldest_pass(const struct run *run)
+{
+    return &run->emit->passes[run->passes % engine_depth(run->emit->engine)];
+}
 
 int emit_reserve(struct emit *emit, size_t tokens, uint32_t length)
 {
     emit->length = length > 0 ? length : 1;
-    int status = pass_reserve(&emit->pass, tokens, emit->batch);
+    int status = 0;
+    for (size_t i = 0; i < engine_depth(emit->engine) && status == 0; i++)
+        status = pass_reserve(&emit->passes[i], tokens, emit->batch);
     return status != 0 ? status : engine_reserve(emit->engine, tokens, emit->length);
 }
 
 void emit_free(struct emit *emit)
 {
-    pass_free(&emit->pass);
+    for (size_t i = 0; i < ENGINE_DEPTH; i++)
+        pass_free(&emit->passes[i]);
 }
 
 /* ---- rows that are not finite */
@@ -55,7 +76,7 @@ static bool is_finite_row(const struct run *run, size_t i)
     const struct emit *emit = run->emit;
     for (size_t source = 0; source < emit->sources->count; source++) {
         double factor = run->factors == NULL ? 1 : run->factors[source];
-        double norm = (double)engine_norms(emit->engine, source)[emit->pass.row[i]];
+        double norm = (double)engine_norms(emit->engine, source)[oldest_pass(run)->row[i]];
         if (!(norm * factor <= LARGEST_BF16)) /* a NaN is not, either */
             return false;
     }
@@ -64,8 +85,7 @@ static bool is_finite_row(const struct run *run, size_t i)
 
 static void note_first(const struct run *run, size_t i)
 {
-    const struct emit *emit = run->emit;
-    struct stream_tag tag = stream_tag_get(emit->pass.tags + i * STREAM_TAG_BYTES);
+    struct stream_tag tag = stream_tag_get(oldest_pass(run)->tags + i * STREAM_TAG_BYTES);
     log_warning("sequence %" PRIu64 ", position %" PRIu32 ": the activations are not finite; such "
                 "rows are left out and counted",
                 tag.sequence, tag.position);
@@ -88,25 +108,24 @@ static void add_norms(const struct run *run, size_t i)
 {
     for (size_t source = 0; source < run->emit->sources->count; source++)
         run->sums[source] +=
-            (double)engine_norms(run->emit->engine, source)[run->emit->pass.row[i]];
+            (double)engine_norms(run->emit->engine, source)[oldest_pass(run)->row[i]];
 }
 
 /* Writes rows first .. end - 1 of the pass, of which none is left out. */
 static int write_rows(const struct run *run, size_t first, size_t end)
 {
-    const struct emit *emit = run->emit;
+    const struct engine *engine = run->emit->engine;
     if (first == end || run->writer == NULL)
         return 0;
-    return stream_writer_rows(run->writer, emit->pass.tags + first * STREAM_TAG_BYTES,
-                              engine_rows(emit->engine) + first * engine_row_bytes(emit->engine),
-                              end - first);
+    return stream_writer_rows(run->writer, oldest_pass(run)->tags + first * STREAM_TAG_BYTES,
+                              engine_rows(engine) + first * engine_row_bytes(engine), end - first);
 }
 
 static int take_rows(struct run *run)
 {
     struct emit *emit = run->emit;
-    size_t first = 0;
-    for (size_t i = 0; i < emit->pass.kept; i++) {
+    size_t first = 0, kept = oldest_pass(run)->kept;
+    for (size_t i = 0; i < kept; i++) {
         if (is_finite_row(run, i)) {
             if (run->sums != NULL)
                 add_norms(run, i);
@@ -120,8 +139,8 @@ static int take_rows(struct run *run)
             return status;
         first = i + 1;
     }
-    emit->candidates += emit->pass.kept;
-    int status = write_rows(run, first, emit->pass.kept);
+    emit->candidates += kept;
+    int status = write_rows(run, first, kept);
     if (status == 0 && emit->candidates <= emit->announced)
         status = check_bad(emit, emit->announced);
     return status;
@@ -148,18 +167,40 @@ static int report(const struct run *run)
     return progress_metric(run->progress, metrics_line(run));
 }
 
-static int run_pass(struct run *run)
+/* Waits for the oldest pass and takes its rows. */
+static int finish_pass(struct run *run)
 {
-    struct emit *emit = run->emit;
-    if (emit->pass.tokens == 0)
-        return 0;
-    size_t chunks = pass_close(&emit->pass);
-    int status = engine_run(emit->engine, &emit->pass, chunks, run->factors);
+    int status = engine_finish(run->emit->engine);
     if (status == 0)
         status = take_rows(run);
-    pass_clear(&emit->pass);
+    pass_clear(oldest_pass(run));
     run->passes++;
-    return status != 0 ? status : report(run);
+    if (status == 0)
+        status = report(run);
+    run->failed = status != 0;
+    return status;
+}
+
+static int finish_passes(struct run *run, uint64_t left)
+{
+    int status = 0;
+    while (status == 0 && run->started - run->passes > left)
+        status = finish_pass(run);
+    return status;
+}
+
+/* Starts what is collected. Then there is a pass free to be collected into. */
+static int start_pass(struct run *run)
+{
+    struct emit *emit = run->emit;
+    struct pass *pass = next_pass(run);
+    if (pass->tokens == 0)
+        return 0;
+    int status = engine_start(emit->engine, pass, pass_close(pass), run->factors);
+    if (status != 0)
+        return status;
+    run->started++;
+    return finish_passes(run, engine_depth(emit->engine) - 1);
 }
 
 /* ---- all passes */
@@ -169,7 +210,7 @@ static int grow(struct emit *emit, uint32_t length)
 {
     log_verbose("a sequence of %" PRIu32 " tokens: more memory is taken", length);
     struct engine_memory memory;
-    size_t tokens = length > emit->pass.capacity ? length : emit->pass.capacity;
+    size_t capacity = emit->passes[0].capacity, tokens = length > capacity ? length : capacity;
     int status = engine_measure(emit->engine, tokens, length, &memory);
     if (status == 0)
         status = mem_require(memory.work, "a long sequence");
@@ -179,31 +220,42 @@ static int grow(struct emit *emit, uint32_t length)
 static int add_sequence(struct run *run, const struct stream_sequence *sequence)
 {
     struct emit *emit = run->emit;
+    bool grows = sequence->length > next_pass(run)->capacity || sequence->length > emit->length;
     int status = 0;
-    if (!pass_fits(&emit->pass, sequence->length) || sequence->length > emit->length)
-        status = run_pass(run);
-    if (status == 0 && (sequence->length > emit->pass.capacity || sequence->length > emit->length))
+    if (grows || !pass_fits(next_pass(run), sequence->length))
+        status = start_pass(run);
+    if (status == 0 && grows)
+        status = finish_passes(run, 0);
+    if (status == 0 && grows)
         status = grow(emit, sequence->length);
     if (status != 0)
         return status;
-    pass_add(&emit->pass, &emit->rule, &emit->skipped, sequence->index, sequence->ids,
+    pass_add(next_pass(run), &emit->rule, &emit->skipped, sequence->index, sequence->ids,
              sequence->length);
     emit->sequences++;
     return 0;
 }
 
+static int start_all(struct run *run)
+{
+    struct stream_sequence sequence;
+    int read, status;
+    while ((read = run->next(run->emit->tokens, &sequence)) == 1)
+        if ((status = add_sequence(run, &sequence)) != 0)
+            return status;
+    status = read == ERR_INTERRUPTED ? read : start_pass(run);
+    return status != 0 ? status : read;
+}
+
 static int run_all(struct run *run)
 {
     struct emit *emit = run->emit;
-    struct stream_sequence sequence;
-    int read, status;
     emit->skipped = (struct pass_skipped){0};
     emit->sequences = emit->candidates = 0;
-    while ((read = run->next(emit->tokens, &sequence)) == 1)
-        if ((status = add_sequence(run, &sequence)) != 0)
-            return status;
-    status = read == ERR_INTERRUPTED ? read : run_pass(run);
-    return status != 0 ? status : read;
+    int status = start_all(run), finished = 0;
+    if (!run->failed)
+        finished = finish_passes(run, 0);
+    return status != 0 ? status : finished;
 }
 
 int emit_measure(struct emit *emit, double *means, uint64_t *rows)

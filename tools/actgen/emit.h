@@ -18,7 +18,7 @@ struct emit {
     size_t batch;       /* sequences of a pass */
     uint32_t length;    /* of a sequence, that is reserved */
     uint64_t announced; /* rows that BEGIN says, 0: unknown */
-    struct pass pass;
+    struct pass passes[ENGINE_DEPTH];
 
     /* of the run going on */
     struct pass_skipped skipped;

@@ -1,8 +1,20 @@
-/* engine.c - device, models, buffers; and where in a row each source lies. */
+/* engine.c - device, models, buffers; and where in a row each source lies.
+ *
+ * Three queues. Tokens go to the device by `copies`, are computed on by `queue`, and norms and rows
+ * come back by `results`; events stand between them, and the host waits for nothing but a pass's
+ * last event. So copies of one pass run while another is computed, and the host has the time of a
+ * pass to write rows and collect tokens.
+ *
+ * A pass under way has a slot of its own for what crosses: tokens, norms and rows, on both sides.
+ * The host starts no pass in a slot before it has waited for the last one there, which is why no
+ * queue has to wait before it fills one. Weights and the buffers of the forward pass are shared:
+ * passes are in order on `queue`. Where operations are done when they return there is one slot.
+ */
 #include "engine.h"
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/log.h"
 #include "common/mem.h"
@@ -12,6 +24,18 @@ struct place {
     size_t at, quantum_at;
 };
 
+/* What crosses between host and device in one pass. */
+struct slot {
+    void *tokens; /* (3, tokens) u32: ids, positions, index; page-locked */
+    void *norms;  /* (S, tokens) f32; page-locked */
+    void *rows;   /* (tokens, row_bytes); page-locked */
+    void *d_tokens, *d_norms, *d_rows;
+    struct kernels_event *filled, *computed, *done; /* of copies, queue, results */
+};
+
+/* The parts of a slot's tokens. */
+enum { TOKENS_IDS, TOKENS_POSITIONS, TOKENS_INDEX, TOKENS_PARTS };
+
 struct engine {
     struct engine_setup setup;
     struct gemma2_device on;
@@ -19,17 +43,17 @@ struct engine {
     struct place *places; /* (sources) */
     size_t row_bytes;
 
+    struct kernels_queue *copies, *results;
+
     size_t tokens; /* that are reserved */
     struct gemma2_work work;
-    void *d_ids, *d_positions, *d_index; /* (tokens) u32 */
-    void *d_norms;                       /* (S, tokens) f32 */
-    void *d_rows;                        /* (tokens, row_bytes) */
-    float *norms;                        /* host */
-    uint8_t *rows;                       /* host */
+    struct slot slots[ENGINE_DEPTH];
+    uint64_t started, finished; /* passes; each takes the next slot in turn */
 
-    /* the pass that is running */
+    /* the pass that is being started */
     const struct pass *pass;
     const double *factors;
+    struct slot *slot;
 };
 
 static uint32_t source_width(const struct engine *engine, size_t source)
@@ -54,6 +78,23 @@ static int place_sources(struct engine *engine)
     return 0;
 }
 
+static int create_queues(struct engine *engine)
+{
+    const struct kernels *kernels = engine->on.kernels;
+    struct kernels_device *device = engine->on.device;
+    struct kernels_queue **queues[] = {&engine->on.queue, &engine->copies, &engine->results};
+    int status = 0;
+    for (size_t i = 0; i < sizeof queues / sizeof *queues && status == 0; i++)
+        status = kernels->queue_create(device, queues[i]);
+    for (size_t i = 0; i < engine_depth(engine); i++) {
+        struct slot *slot = &engine->slots[i];
+        struct kernels_event **events[] = {&slot->filled, &slot->computed, &slot->done};
+        for (size_t k = 0; k < sizeof events / sizeof *events && status == 0; k++)
+            status = kernels->event_create(device, events[k]);
+    }
+    return status;
+}
+
 int engine_open(struct engine **opened, const struct engine_setup *setup)
 {
     *opened = NULL;
@@ -70,7 +111,7 @@ int engine_open(struct engine **opened, const struct engine_setup *setup)
         status = kernels_open(&engine->on.kernels, &engine->on.device, setup->device,
                               setup->threads, setup->type);
     if (status == 0)
-        status = engine->on.kernels->queue_create(engine->on.device, &engine->on.queue);
+        status = create_queues(engine);
     engine->on.type = setup->type;
     for (size_t i = 0; i < count && status == 0; i++)
         status = gemma2_create(&engine->models[i], &engine->on, &setup->dirs[i].config,
@@ -95,11 +136,17 @@ static uint64_t buffer_bytes(const struct engine *engine, enum gemma2_buffer buf
     return largest;
 }
 
-/* ids, positions and index; norms and rows, on both sides. */
+unsigned engine_depth(const struct engine *engine)
+{
+    return engine->on.kernels->at_once ? 1 : ENGINE_DEPTH;
+}
+
+/* Bytes of a token in all slots, on each side. */
 static uint64_t token_bytes(const struct engine *engine)
 {
-    return 3 * sizeof(uint32_t) +
-           2 * (engine->setup.sources->count * sizeof(float) + engine->row_bytes);
+    return engine_depth(engine) *
+           (TOKENS_PARTS * sizeof(uint32_t) + engine->setup.sources->count * sizeof(float) +
+            engine->row_bytes);
 }
 
 int engine_measure(const struct engine *engine, size_t tokens, uint32_t length,
@@ -107,7 +154,7 @@ int engine_measure(const struct engine *engine, size_t tokens, uint32_t length,
 {
     *memory = (struct engine_memory){0};
     tokens = pass_round_up(tokens);
-    memory->work = tokens * token_bytes(engine);
+    memory->work = 2 * tokens * token_bytes(engine);
     for (size_t i = 0; i < GEMMA2_BUFFERS; i++)
         memory->work += buffer_bytes(engine, (enum gemma2_buffer)i, tokens);
     for (size_t i = 0; i < engine->setup.sources->model_count; i++) {
@@ -123,24 +170,48 @@ int engine_measure(const struct engine *engine, size_t tokens, uint32_t length,
     return 0;
 }
 
+/* Until nothing reads or writes the buffers. A failure comes from engine_finish(). */
+static void wait_for_all(const struct engine *engine)
+{
+    struct kernels_queue *queues[] = {engine->copies, engine->on.queue, engine->results};
+    for (size_t i = 0; i < sizeof queues / sizeof *queues; i++)
+        if (queues[i] != NULL)
+            (void)engine->on.kernels->wait(queues[i]);
+}
+
 static void release(struct engine *engine)
 {
     const struct kernels *kernels = engine->on.kernels;
-    void **d_memory[] = {&engine->d_ids, &engine->d_positions, &engine->d_index, &engine->d_norms,
-                         &engine->d_rows};
-    for (size_t i = 0; i < sizeof d_memory / sizeof *d_memory; i++) {
-        kernels->free(engine->on.device, *d_memory[i]);
-        *d_memory[i] = NULL;
+    struct kernels_device *device = engine->on.device;
+    wait_for_all(engine);
+    for (size_t i = 0; i < ENGINE_DEPTH; i++) {
+        struct slot *slot = &engine->slots[i];
+        void **d_memory[] = {&slot->d_tokens, &slot->d_norms, &slot->d_rows};
+        void **memory[] = {&slot->tokens, &slot->norms, &slot->rows};
+        for (size_t k = 0; k < sizeof memory / sizeof *memory; k++) {
+            kernels->free(device, *d_memory[k]);
+            kernels->host_free(device, *memory[k]);
+            *d_memory[k] = *memory[k] = NULL;
+        }
     }
     for (size_t i = 0; i < GEMMA2_BUFFERS; i++) {
-        kernels->free(engine->on.device, engine->work.d_buffers[i]);
+        kernels->free(device, engine->work.d_buffers[i]);
         engine->work.d_buffers[i] = NULL;
     }
-    free(engine->norms);
-    free(engine->rows);
-    engine->norms = NULL;
-    engine->rows = NULL;
     engine->tokens = 0;
+}
+
+static void free_queues(struct engine *engine)
+{
+    const struct kernels *kernels = engine->on.kernels;
+    for (size_t i = 0; i < ENGINE_DEPTH; i++) {
+        kernels->event_free(engine->slots[i].filled);
+        kernels->event_free(engine->slots[i].computed);
+        kernels->event_free(engine->slots[i].done);
+    }
+    kernels->queue_free(engine->copies);
+    kernels->queue_free(engine->results);
+    kernels->queue_free(engine->on.queue);
 }
 
 void engine_free(struct engine *engine)
@@ -151,7 +222,7 @@ void engine_free(struct engine *engine)
         release(engine);
         for (size_t i = 0; i < engine->setup.sources->model_count; i++)
             gemma2_free(engine->models[i]);
-        engine->on.kernels->queue_free(engine->on.queue);
+        free_queues(engine);
         kernels_close(engine->on.kernels, engine->on.device);
     }
     free(engine->models);
@@ -159,41 +230,55 @@ void engine_free(struct engine *engine)
     free(engine);
 }
 
+/* The same size on both sides. */
+static int reserve_both(const struct engine *engine, void **memory, void **d_memory, size_t tokens,
+                        size_t token_bytes)
+{
+    const struct kernels *kernels = engine->on.kernels;
+    size_t bytes;
+    if (!mem_mul(&bytes, tokens, token_bytes))
+        return mem_fail("a pass", tokens, token_bytes);
+    int status = kernels->alloc(engine->on.device, d_memory, bytes);
+    return status != 0 ? status : kernels->host_alloc(engine->on.device, memory, bytes);
+}
+
+static int reserve_slot(const struct engine *engine, struct slot *slot, size_t tokens)
+{
+    int status = reserve_both(engine, &slot->tokens, &slot->d_tokens, tokens,
+                              TOKENS_PARTS * sizeof(uint32_t));
+    if (status == 0)
+        status = reserve_both(engine, &slot->norms, &slot->d_norms, tokens,
+                              engine->setup.sources->count * sizeof(float));
+    if (status == 0)
+        status = reserve_both(engine, &slot->rows, &slot->d_rows, tokens, engine->row_bytes);
+    return status;
+}
+
 int engine_reserve(struct engine *engine, size_t tokens, uint32_t length)
 {
+    assert(engine->started == engine->finished);
     release(engine);
-    size_t n = pass_round_up(tokens), sources = engine->setup.sources->count;
-    const struct {
-        void **d_memory;
-        size_t token_bytes;
-    } buffers[] = {
-        {&engine->d_ids, sizeof(uint32_t)},   {&engine->d_positions, sizeof(uint32_t)},
-        {&engine->d_index, sizeof(uint32_t)}, {&engine->d_norms, sources * sizeof(float)},
-        {&engine->d_rows, engine->row_bytes},
-    };
+    size_t n = pass_round_up(tokens);
     int status = 0;
-    for (size_t i = 0; i < sizeof buffers / sizeof *buffers && status == 0; i++) {
-        size_t bytes;
-        status = mem_mul(&bytes, n, buffers[i].token_bytes)
-                     ? engine->on.kernels->alloc(engine->on.device, buffers[i].d_memory, bytes)
-                     : mem_fail("a pass", n, buffers[i].token_bytes);
-    }
+    for (size_t i = 0; i < engine_depth(engine) && status == 0; i++)
+        status = reserve_slot(engine, &engine->slots[i], n);
     for (size_t i = 0; i < GEMMA2_BUFFERS && status == 0; i++)
         status = engine->on.kernels->alloc(engine->on.device, &engine->work.d_buffers[i],
                                            (size_t)buffer_bytes(engine, (enum gemma2_buffer)i, n));
     for (size_t i = 0; i < engine->setup.sources->model_count && status == 0; i++)
         status = gemma2_reserve_positions(engine->models[i], length);
-    if (status != 0)
-        return status;
-    engine->norms = mem_alloc(n, sources * sizeof(float));
-    engine->rows = mem_alloc(n, engine->row_bytes);
-    if (engine->norms == NULL || engine->rows == NULL)
-        return mem_fail("the rows of a pass", n, engine->row_bytes);
-    engine->tokens = n;
-    return 0;
+    if (status == 0)
+        engine->tokens = n;
+    return status;
 }
 
 /* ---- a pass */
+
+/* A part of a slot's tokens, on either side. */
+static uint32_t *slot_tokens(const struct engine *engine, void *tokens, size_t part)
+{
+    return (uint32_t *)tokens + part * engine->tokens;
+}
 
 static void tap(void *context, size_t source, size_t chunk, const float *d_values)
 {
@@ -201,45 +286,92 @@ static void tap(void *context, size_t source, size_t chunk, const float *d_value
     const struct kernels *kernels = engine->on.kernels;
     const struct place *place = &engine->places[source];
     size_t width = source_width(engine, source);
-    float *d_norms = (float *)engine->d_norms + source * engine->tokens + chunk * PASS_CHUNK;
+    float *d_norms = (float *)engine->slot->d_norms + source * engine->tokens + chunk * PASS_CHUNK;
     kernels->row_norms(engine->on.queue, d_norms, d_values, PASS_CHUNK, width);
     size_t first = engine->pass->chunk_first[chunk];
     size_t count = engine->pass->chunk_first[chunk + 1] - first;
     if (engine->factors == NULL || count == 0)
         return;
-    kernels->emit_rows(engine->on.queue, (uint8_t *)engine->d_rows + first * engine->row_bytes,
-                       d_values, (const uint32_t *)engine->d_index + first,
+    kernels->emit_rows(engine->on.queue,
+                       (uint8_t *)engine->slot->d_rows + first * engine->row_bytes, d_values,
+                       slot_tokens(engine, engine->slot->d_tokens, TOKENS_INDEX) + first,
                        (float)engine->factors[source], engine->setup.row_type, count,
                        engine->row_bytes, place->at, place->quantum_at, width);
 }
 
-int engine_run(struct engine *engine, const struct pass *pass, size_t chunks, const double *factors)
+/* The parts that are used of the slot's tokens, padding included. */
+static void upload_tokens(struct engine *engine, const struct pass *pass, size_t tokens)
 {
-    const struct gemma2_device *on = &engine->on;
+    const struct kernels *kernels = engine->on.kernels;
+    const struct slot *slot = engine->slot;
+    const struct {
+        const uint32_t *from;
+        size_t count;
+    } parts[TOKENS_PARTS] = {
+        {pass->ids, tokens}, {pass->positions, tokens}, {pass->in_chunk, pass->kept}};
+    for (size_t i = 0; i < TOKENS_PARTS; i++) {
+        uint32_t *staged = slot_tokens(engine, slot->tokens, i);
+        memcpy(staged, parts[i].from, parts[i].count * sizeof *staged);
+        kernels->upload(engine->copies, slot_tokens(engine, slot->d_tokens, i), staged,
+                        parts[i].count * sizeof *staged);
+    }
+    kernels->event_record(engine->copies, slot->filled);
+    kernels->event_wait(engine->on.queue, slot->filled);
+}
+
+static void download_results(struct engine *engine, const struct pass *pass, size_t tokens)
+{
+    const struct kernels *kernels = engine->on.kernels;
+    const struct slot *slot = engine->slot;
+    kernels->event_record(engine->on.queue, slot->computed);
+    kernels->event_wait(engine->results, slot->computed);
+    for (size_t i = 0; i < engine->setup.sources->count; i++)
+        kernels->download(engine->results, (float *)slot->norms + i * engine->tokens,
+                          (float *)slot->d_norms + i * engine->tokens, tokens * sizeof(float));
+    if (engine->factors != NULL)
+        kernels->download(engine->results, slot->rows, slot->d_rows,
+                          pass->kept * engine->row_bytes);
+    kernels->event_record(engine->results, slot->done);
+}
+
+int engine_start(struct engine *engine, const struct pass *pass, size_t chunks,
+                 const double *factors)
+{
     size_t tokens = chunks * PASS_CHUNK;
     assert(tokens <= engine->tokens);
+    assert(engine->started - engine->finished < engine_depth(engine));
+    struct slot *slot = &engine->slots[engine->started % engine_depth(engine)];
+    engine->slot = slot;
     engine->pass = pass;
     engine->factors = factors;
-    on->kernels->upload(on->queue, engine->d_ids, pass->ids, tokens * sizeof *pass->ids);
-    on->kernels->upload(on->queue, engine->d_positions, pass->positions,
-                        tokens * sizeof *pass->positions);
-    on->kernels->upload(on->queue, engine->d_index, pass->in_chunk,
-                        pass->kept * sizeof *pass->in_chunk);
-    struct gemma2_pass on_device = {engine->d_ids, engine->d_positions, pass->spans,
-                                    pass->span_count, chunks};
+    upload_tokens(engine, pass, tokens);
+    struct gemma2_pass on_device = {slot_tokens(engine, slot->d_tokens, TOKENS_IDS),
+                                    slot_tokens(engine, slot->d_tokens, TOKENS_POSITIONS),
+                                    pass->spans, pass->span_count, chunks};
+    for (size_t i = 0; i < engine->setup.sources->model_count; i++) {
+        int status = gemma2_forward(engine->models[i], &engine->work, &on_device, tap, engine);
+        if (status != 0)
+            return status;
+    }
+    download_results(engine, pass, tokens);
+    engine->started++;
+    return 0;
+}
+
+/* Each event tells of its own queue alone. */
+int engine_finish(struct engine *engine)
+{
+    assert(engine->finished < engine->started);
+    const struct kernels *kernels = engine->on.kernels;
+    engine->slot = &engine->slots[engine->finished++ % engine_depth(engine)];
+    struct kernels_event *events[] = {engine->slot->done, engine->slot->filled,
+                                      engine->slot->computed};
     int status = 0;
-    for (size_t i = 0; i < engine->setup.sources->model_count && status == 0; i++)
-        status = gemma2_forward(engine->models[i], &engine->work, &on_device, tap, engine);
-    for (size_t i = 0; i < engine->setup.sources->count && status == 0; i++)
-        on->kernels->download(on->queue, engine->norms + i * engine->tokens,
-                              (float *)engine->d_norms + i * engine->tokens,
-                              tokens * sizeof(float));
-    if (factors != NULL && status == 0)
-        on->kernels->download(on->queue, engine->rows, engine->d_rows,
-                              pass->kept * engine->row_bytes);
-    /* After an interruption, too: the queue reads the pass, and its owner may free it. */
-    int waited = on->kernels->wait(on->queue);
-    return status != 0 ? status : waited;
+    for (size_t i = 0; i < sizeof events / sizeof *events; i++) {
+        int waited = kernels->event_sync(events[i]);
+        status = status != 0 ? status : waited;
+    }
+    return status;
 }
 
 int engine_load(struct engine *engine, char (*hashes)[33])
@@ -256,12 +388,12 @@ int engine_load(struct engine *engine, char (*hashes)[33])
 
 const uint8_t *engine_rows(const struct engine *engine)
 {
-    return engine->rows;
+    return engine->slot->rows;
 }
 
 const float *engine_norms(const struct engine *engine, size_t source)
 {
-    return engine->norms + source * engine->tokens;
+    return (const float *)engine->slot->norms + source * engine->tokens;
 }
 
 size_t engine_row_bytes(const struct engine *engine)

@@ -3,6 +3,9 @@
  * The models run one after the other over the same tokens and share their buffers. Each chunk of a
  * source's values is scaled, converted and put in its place in the rows while it is in the cache;
  * the residual stream of a whole pass is never copied.
+ *
+ * On a device that works beside the host engine_depth() passes may be under way: the host collects
+ * one and writes the rows of another while the device computes.
  */
 #ifndef CCPIPE_ENGINE_H
 #define CCPIPE_ENGINE_H
@@ -45,17 +48,25 @@ int engine_measure(const struct engine *engine, size_t tokens, uint32_t length,
 /* hashes: (models) what gemma2_load() says. */
 int engine_load(struct engine *engine, char (*hashes)[33]) MUST_CHECK;
 
-/* Makes room, in place of what was there. */
+/* Passes that may be under way, at most ENGINE_DEPTH. */
+enum { ENGINE_DEPTH = 2 };
+unsigned engine_depth(const struct engine *engine);
+
+/* Makes room, in place of what was there; no pass is under way. */
 int engine_reserve(struct engine *engine, size_t tokens, uint32_t length) MUST_CHECK;
 
-/* Runs a pass that pass_close() has finished, within what was reserved. factors (source count):
- * what rows are multiplied with; NULL: no rows, norms alone. ERR_INTERRUPTED, or a device's
- * failure. */
-int engine_run(struct engine *engine, const struct pass *pass, size_t chunks,
-               const double *factors) MUST_CHECK;
+/* Starts a pass that pass_close() has finished, within what was reserved and with fewer than
+ * engine_depth() under way. factors (source count): what rows are multiplied with; NULL: no rows,
+ * norms alone. The pass is not read after the return. ERR_INTERRUPTED, or a device's failure: then
+ * it is not under way. */
+int engine_start(struct engine *engine, const struct pass *pass, size_t chunks,
+                 const double *factors) MUST_CHECK;
 
-/* Of the last pass: its kept rows (kept, row bytes), and a source's f32 norms before scaling, by
- * token of the pass. */
+/* Waits for the oldest pass under way. A device's failure, which may be that of a later pass. */
+int engine_finish(struct engine *engine) MUST_CHECK;
+
+/* Of the pass finished last, until the next is started: its kept rows (kept, row bytes), and a
+ * source's f32 norms before scaling, by token of the pass. */
 const uint8_t *engine_rows(const struct engine *engine);
 const float *engine_norms(const struct engine *engine, size_t source);
 
