@@ -46,6 +46,7 @@ struct kernels_device {
     cublasLtHandle_t products;
     uint8_t uuid[16];
     char description[256];
+    mutable cudaError_t told; /* the last failure that was logged, but for memory */
 };
 
 struct kernels_queue {

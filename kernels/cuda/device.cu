@@ -30,6 +30,10 @@ int device_check(const struct kernels_device *device, cudaError_t status, const 
 {
     if (status == cudaSuccess)
         return 0;
+    if (status == device->told) /* a lost device fails each of its queues */
+        return ERR_DEVICE;
+    if (status != cudaErrorMemoryAllocation)
+        device->told = status;
     return device_fail(device, status == cudaErrorMemoryAllocation ? ERR_MEMORY : ERR_DEVICE,
                        "cuda:%d failed at or before %s: %s (%s)", device->index, what,
                        cudaGetErrorString(status), cudaGetErrorName(status));

@@ -183,6 +183,8 @@ static bool ready(const struct emu_stream *stream)
     if (stream->operations.empty())
         return false;
     const struct operation &first = stream->operations.front();
+    if (sticky != cudaSuccess) /* nothing runs any more, and nothing is waited for */
+        return true;
     return first.waits_for == NULL || first.waits_for->done >= first.number;
 }
 
