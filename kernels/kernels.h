@@ -250,10 +250,6 @@ struct kernels {
     void (*load_rows)(struct kernels_queue *queue, void *d_x, const uint8_t *d_rows,
                       enum dtype type, const struct kernels_columns *columns, size_t sources,
                       size_t rows, size_t width);
-    /* sums[j] = Σ_b f[b][j] (f32, f64 inside), counts[j] = #{b: f[b][j] > 0}; d_counts may be NULL.
-     */
-    void (*latent_sums)(struct kernels_queue *queue, float *d_sums, uint32_t *d_counts,
-                        const void *d_f, size_t rows, size_t latents);
     /* mean (D) of x over the batch. */
     void (*column_means)(struct kernels_queue *queue, float *d_means, const void *d_x, size_t rows,
                          size_t width);
@@ -263,9 +259,11 @@ struct kernels {
                   const float *d_xhat, const void *d_x, const float *d_means,
                   const struct kernels_columns *columns, size_t sources, float factor, size_t rows,
                   size_t width);
-    /* dpre = (f > 0) ? dpre : 0 in place; sums[j] = Σ_b dpre[b][j]. */
-    void (*relu_backward)(struct kernels_queue *queue, void *d_dpre, float *d_sums, const void *d_f,
-                          size_t rows, size_t latents);
+    /* dpre = (f > 0) ? dpre + bias[j] : 0 in place, sums[j] = Σ_b dpre[b][j] of that as it is
+     * stored; latent_sums[j] = Σ_b f[b][j], counts[j] = #{b: f[b][j] > 0}. Sums f64 inside. */
+    void (*relu_backward)(struct kernels_queue *queue, void *d_dpre, float *d_sums,
+                          float *d_latent_sums, uint32_t *d_counts, const void *d_f,
+                          const float *d_bias, size_t rows, size_t latents);
     /* sums[c] = Σ_b g[b][c]. */
     void (*column_sums)(struct kernels_queue *queue, float *d_sums, const void *d_g, size_t rows,
                         size_t width);

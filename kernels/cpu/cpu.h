@@ -91,16 +91,15 @@ void cpu_emit_rows(struct kernels_queue *queue, uint8_t *d_rows, const float *d_
 void cpu_load_rows(struct kernels_queue *queue, void *d_x, const uint8_t *d_rows, enum dtype type,
                    const struct kernels_columns *columns, size_t sources, size_t rows,
                    size_t width);
-void cpu_latent_sums(struct kernels_queue *queue, float *d_sums, uint32_t *d_counts,
-                     const void *d_f, size_t rows, size_t latents);
 void cpu_column_means(struct kernels_queue *queue, float *d_means, const void *d_x, size_t rows,
                       size_t width);
 void cpu_recon(struct kernels_queue *queue, void *d_g, struct kernels_recon_sums *d_sums,
                const float *d_xhat, const void *d_x, const float *d_means,
                const struct kernels_columns *columns, size_t sources, float factor, size_t rows,
                size_t width);
-void cpu_relu_backward(struct kernels_queue *queue, void *d_dpre, float *d_sums, const void *d_f,
-                       size_t rows, size_t latents);
+void cpu_relu_backward(struct kernels_queue *queue, void *d_dpre, float *d_sums,
+                       float *d_latent_sums, uint32_t *d_counts, const void *d_f,
+                       const float *d_bias, size_t rows, size_t latents);
 void cpu_column_sums(struct kernels_queue *queue, float *d_sums, const void *d_g, size_t rows,
                      size_t width);
 void cpu_decoder_norms(struct kernels_queue *queue, float *d_norms, float *d_weight,

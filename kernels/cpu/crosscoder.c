@@ -70,100 +70,113 @@ void cpu_load_rows(struct kernels_queue *queue, void *d_x, const uint8_t *d_rows
 }
 
 /* Adds GROUP rows to the totals, one after the other, in one pass over them. */
-static void add_rows(double *restrict total, uint32_t *restrict positive,
-                     const float *const x[GROUP], size_t count, bool counted)
+static void add_rows(double *restrict total, const float *const x[GROUP], size_t count)
 {
     const float *a = x[0], *b = x[1], *c = x[2], *d = x[3];
 #pragma omp simd
     for (size_t i = 0; i < count; i++)
         total[i] = total[i] + (double)a[i] + (double)b[i] + (double)c[i] + (double)d[i];
-    if (!counted)
-        return;
-#pragma omp simd
-    for (size_t i = 0; i < count; i++)
-        positive[i] += (a[i] > 0 ? 1u : 0u) + (b[i] > 0 ? 1u : 0u) + (c[i] > 0 ? 1u : 0u) +
-                       (d[i] > 0 ? 1u : 0u);
 }
 
-/* sums[c] = factor * Σ_rows x[row][c] for `count` <= COLUMNS from `first`; counts as well. */
-static void sum_block(float *sums, uint32_t *counts, const void *d_x, enum dtype type,
-                      double factor, size_t rows, size_t columns, size_t first, size_t count)
+/* sums[c] = factor * Σ_rows x[row][c] for `count` <= COLUMNS from `first`. */
+static void sum_block(float *sums, const void *d_x, enum dtype type, double factor, size_t rows,
+                      size_t columns, size_t first, size_t count)
 {
     static const float zeros[COLUMNS];
     double total[COLUMNS] = {0};
-    uint32_t positive[COLUMNS] = {0};
     float tiles[GROUP][TILE];
     for (size_t row = 0; row < rows; row += GROUP) {
         const float *x[GROUP];
         for (size_t r = 0; r < GROUP; r++)
             x[r] = row + r < rows ? tile_in(tiles[r], d_x, type, (row + r) * columns + first, count)
                                   : zeros;
-        add_rows(total, positive, x, count, counts != NULL);
+        add_rows(total, x, count);
     }
     for (size_t i = 0; i < count; i++)
         sums[first + i] = (float)(factor * total[i]);
-    for (size_t i = 0; counts != NULL && i < count; i++)
-        counts[first + i] = positive[i];
 }
 
-static void sum_columns(struct kernels_queue *queue, float *d_sums, uint32_t *d_counts,
-                        const void *d_x, double factor, size_t rows, size_t columns)
+static void sum_columns(struct kernels_queue *queue, float *d_sums, const void *d_x, double factor,
+                        size_t rows, size_t columns)
 {
     enum dtype type = queue->device->type;
     size_t width = block_columns(queue->device, columns), blocks = chunk_count(columns, width);
 #pragma omp parallel for num_threads(device_threads(queue->device, rows *columns))
     for (size_t block = 0; block < blocks; block++)
-        sum_block(d_sums, d_counts, d_x, type, factor, rows, columns, block * width,
+        sum_block(d_sums, d_x, type, factor, rows, columns, block * width,
                   size_min(width, columns - block * width));
-}
-
-void cpu_latent_sums(struct kernels_queue *queue, float *d_sums, uint32_t *d_counts,
-                     const void *d_f, size_t rows, size_t latents)
-{
-    sum_columns(queue, d_sums, d_counts, d_f, 1.0, rows, latents);
 }
 
 void cpu_column_sums(struct kernels_queue *queue, float *d_sums, const void *d_g, size_t rows,
                      size_t width)
 {
-    sum_columns(queue, d_sums, NULL, d_g, 1.0, rows, width);
+    sum_columns(queue, d_sums, d_g, 1.0, rows, width);
 }
 
 void cpu_column_means(struct kernels_queue *queue, float *d_means, const void *d_x, size_t rows,
                       size_t width)
 {
-    sum_columns(queue, d_means, NULL, d_x, 1.0 / (double)rows, rows, width);
+    sum_columns(queue, d_means, d_x, 1.0 / (double)rows, rows, width);
 }
 
-static void relu_block(void *d_dpre, float *sums, const void *d_f, enum dtype type, size_t rows,
-                       size_t columns, size_t first, size_t count)
+/* Sums down a block of columns. */
+struct relu_sums {
+    double dpre[COLUMNS], f[COLUMNS];
+    uint32_t positive[COLUMNS];
+};
+
+static void relu_row(float *restrict g, const float *restrict f, const float *restrict bias,
+                     size_t count)
 {
-    double total[COLUMNS] = {0};
+#pragma omp simd
+    for (size_t i = 0; i < count; i++)
+        g[i] = f[i] > 0 ? g[i] + bias[i] : 0.0f;
+}
+
+static void relu_add(struct relu_sums *restrict sums, const float *g, const float *f, size_t count)
+{
+#pragma omp simd
+    for (size_t i = 0; i < count; i++) {
+        sums->dpre[i] += (double)g[i];
+        sums->f[i] += (double)f[i];
+        sums->positive[i] += f[i] > 0 ? 1u : 0u;
+    }
+}
+
+/* The sums of `count` <= COLUMNS columns from `first`. */
+static void relu_block(struct relu_sums *sums, void *d_dpre, const void *d_f, const float *bias,
+                       enum dtype type, size_t rows, size_t columns, size_t first, size_t count)
+{
     float f_tile[TILE], g_tile[TILE];
+    memset(sums, 0, sizeof *sums);
     for (size_t row = 0; row < rows; row++) {
         size_t at = row * columns + first;
         const float *f = tile_in(f_tile, d_f, type, at, count);
         float *g = tile_out(g_tile, d_dpre, type, at);
         tile_in(g_tile, d_dpre, type, at, count);
-        for (size_t i = 0; i < count; i++) {
-            g[i] = f[i] > 0 ? g[i] : 0.0f;
-            total[i] += (double)g[i];
-        }
+        relu_row(g, f, bias + first, count);
         tile_done(g, d_dpre, type, at, count);
+        relu_add(sums, tile_in(g_tile, d_dpre, type, at, count), f, count); /* as it is stored */
     }
-    for (size_t i = 0; i < count; i++)
-        sums[first + i] = (float)total[i];
 }
 
-void cpu_relu_backward(struct kernels_queue *queue, void *d_dpre, float *d_sums, const void *d_f,
-                       size_t rows, size_t latents)
+void cpu_relu_backward(struct kernels_queue *queue, void *d_dpre, float *d_sums,
+                       float *d_latent_sums, uint32_t *d_counts, const void *d_f,
+                       const float *d_bias, size_t rows, size_t latents)
 {
     enum dtype type = queue->device->type;
     size_t width = block_columns(queue->device, latents), blocks = chunk_count(latents, width);
 #pragma omp parallel for num_threads(device_threads(queue->device, rows *latents))
-    for (size_t block = 0; block < blocks; block++)
-        relu_block(d_dpre, d_sums, d_f, type, rows, latents, block * width,
-                   size_min(width, latents - block * width));
+    for (size_t block = 0; block < blocks; block++) {
+        struct relu_sums sums;
+        size_t first = block * width, count = size_min(width, latents - first);
+        relu_block(&sums, d_dpre, d_f, d_bias, type, rows, latents, first, count);
+        for (size_t i = 0; i < count; i++) {
+            d_sums[first + i] = (float)sums.dpre[i];
+            d_latent_sums[first + i] = (float)sums.f[i];
+            d_counts[first + i] = sums.positive[i];
+        }
+    }
 }
 
 /* One source of one row: g, and Σ e², Σ (x - mean)² added. */

@@ -320,7 +320,6 @@ static const struct kernels cpu_kernels = {
     .row_norms = cpu_row_norms,
     .emit_rows = cpu_emit_rows,
     .load_rows = cpu_load_rows,
-    .latent_sums = cpu_latent_sums,
     .column_means = cpu_column_means,
     .recon = cpu_recon,
     .relu_backward = cpu_relu_backward,

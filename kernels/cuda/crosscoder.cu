@@ -3,9 +3,9 @@
  * All of it waits for memory. What each operation must move, t bytes an element of T:
  *
  *   load_rows          B D (wire + t)
- *   latent_sums        B F t             column_sums, column_means: B D t
  *   relu_backward      3 B F t           (f and dpre read, dpre written)
  *   recon              B D (4 + 2 t)     (x̂ in f32, x; g written)
+ *   column_sums, column_means   B D t
  *
  * Sums down the columns: a block has ROW_CHUNK rows of 32 packs, a warp reads the packs of one row,
  * and the warps have rows WARPS apart; a second kernel adds the chunks. With 4096 rows there are 16
@@ -64,46 +64,45 @@ void cuda_load_rows(struct kernels_queue *queue, void *d_x, const uint8_t *d_row
 
 /* ---- sums down the columns */
 
-/* Of one column and one chunk of rows: the sum, and how many of its values are above 0. */
-struct column_part {
-    double sum;
-    uint32_t positive;
+/* Of one column and one chunk of rows: the sums of N things. */
+template <int N> struct column_part {
+    double sum[N];
 };
 
 /* Adds what the warps have of the same columns, warp by warp; to: where the first of this thread's
  * goes, if it has any. */
-template <int V>
-static __device__ __forceinline__ void add_warps(struct column_part *to,
-                                                 struct column_part (&part)[V], bool any)
+template <int V, int N>
+static __device__ __forceinline__ void add_warps(struct column_part<N> *to,
+                                                 struct column_part<N> (&part)[V], bool any)
 {
-    __shared__ struct column_part of_warp[WARPS][V][WARP];
+    __shared__ struct column_part<N> of_warp[WARPS][V][WARP];
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     for (int j = 0; j < V; j++)
         of_warp[warp][j][lane] = part[j];
     __syncthreads();
     for (int j = 0; j < V && warp == 0 && any; j++) {
-        for (unsigned i = 1; i < WARPS; i++) {
-            part[j].sum += of_warp[i][j][lane].sum;
-            part[j].positive += of_warp[i][j][lane].positive;
-        }
+        for (unsigned i = 1; i < WARPS; i++)
+            for (int k = 0; k < N; k++)
+                part[j].sum[k] += of_warp[i][j][lane].sum[k];
         to[j] = part[j];
     }
 }
 
 /* Sums down the block's columns over its chunk of rows; parts (chunks, columns). load(values,
- * index) gives V neighbours of a row, store(index, values) gets them back. The loads of GROUP rows
- * are under way together. */
-template <int V, class Load, class Store>
-static __device__ __forceinline__ void sum_chunk(struct column_part *parts, size_t rows,
+ * index) gives the N things of V neighbours of a row, store(index, values) gets the first of them
+ * back. The loads of GROUP rows are under way together. */
+template <int V, int N, class Load, class Store>
+static __device__ __forceinline__ void sum_chunk(struct column_part<N> *parts, size_t rows,
                                                  size_t columns, Load load, Store store)
 {
     size_t column = ((size_t)blockIdx.x * WARP + threadIdx.x % WARP) * V;
     size_t first = (size_t)blockIdx.y * ROW_CHUNK;
     size_t end = rows - first < ROW_CHUNK ? rows : first + ROW_CHUNK;
-    struct column_part part[V] = {};
+    struct column_part<N> part[V] = {
+    };
     for (size_t row = first + threadIdx.x / WARP; row < end && column < columns;
          row += WARPS * GROUP) {
-        float values[GROUP][V];
+        float values[GROUP][N][V];
 #pragma unroll
         for (size_t i = 0; i < GROUP; i++)
             if (row + i * WARPS < end)
@@ -112,122 +111,139 @@ static __device__ __forceinline__ void sum_chunk(struct column_part *parts, size
         for (size_t i = 0; i < GROUP; i++) {
             if (row + i * WARPS >= end)
                 continue;
-            store((row + i * WARPS) * columns + column, values[i]);
+            store((row + i * WARPS) * columns + column, values[i][0]);
 #pragma unroll
-            for (int j = 0; j < V; j++) {
-                part[j].sum += (double)values[i][j];
-                part[j].positive += values[i][j] > 0 ? 1 : 0;
-            }
+            for (int j = 0; j < V; j++)
+#pragma unroll
+                for (int k = 0; k < N; k++)
+                    part[j].sum[k] += (double)values[i][k][j];
         }
     }
     add_warps(parts + blockIdx.y * columns + column, part, column < columns);
 }
 
 template <class T, int V>
-static __global__ void column_parts_kernel(struct column_part *parts, const T *__restrict__ x,
+static __global__ void column_parts_kernel(struct column_part<1> *parts, const T *__restrict__ x,
                                            size_t rows, size_t columns)
 {
     sum_chunk<V>(
-        parts, rows, columns, [=](float(&values)[V], size_t at) { pack_load(values, x + at); },
+        parts, rows, columns,
+        [=](float(&values)[1][V], size_t at) { pack_load(values[0], x + at); },
         [](size_t, const float(&)[V]) {});
 }
 
+/* dpre, f, and whether f is above 0. */
+enum { RELU_SUMS = 3 };
+
 template <class T, int V>
-static __global__ void relu_backward_kernel(struct column_part *parts, T *dpre, const T *f,
-                                            size_t rows, size_t columns)
+static __global__ void relu_backward_kernel(struct column_part<RELU_SUMS> *parts, T *dpre,
+                                            const T *f, const float *bias, size_t rows,
+                                            size_t columns)
 {
+    float added[V] = {};
+    size_t column = ((size_t)blockIdx.x * WARP + threadIdx.x % WARP) * V;
+    if (column < columns)
+        pack_load(added, bias + column);
     sum_chunk<V>(
         parts, rows, columns,
-        [=](float(&values)[V], size_t at) {
-            float latents[V];
-            pack_load(values, dpre + at);
-            pack_load(latents, f + at);
+        [=](float(&values)[RELU_SUMS][V], size_t at) {
+            pack_load(values[0], dpre + at);
+            pack_load(values[1], f + at);
 #pragma unroll
-            for (int j = 0; j < V; j++)
-                values[j] = latents[j] > 0 ? values[j] : 0.0f;
+            for (int j = 0; j < V; j++) {
+                bool on = values[1][j] > 0;
+                values[0][j] = on ? to_f32(from_f32<T>(values[0][j] + added[j])) : 0.0f;
+                values[2][j] = on ? 1.0f : 0.0f;
+            }
         },
         [=](size_t at, const float(&values)[V]) { pack_store(dpre + at, values); });
 }
 
-/* sums = Σ parts / divisor and the counts, a thread per column; counts may be NULL. */
-static __global__ void column_totals_kernel(float *sums, uint32_t *counts,
-                                            const struct column_part *parts, double divisor,
-                                            size_t chunks, size_t columns)
+template <int N>
+static __device__ __forceinline__ struct column_part<N>
+add_chunks(const struct column_part<N> *parts, size_t chunks, size_t columns, size_t column) {
+    struct column_part<N> total = {
+    };
+    for (size_t chunk = 0; chunk < chunks; chunk++)
+        for (int k = 0; k < N; k++)
+            total.sum[k] += parts[chunk * columns + column].sum[k];
+    return total;
+}
+
+/* sums = Σ parts / divisor, a thread per column. */
+static __global__ void
+column_totals_kernel(float *sums, const struct column_part<1> *parts, double divisor, size_t chunks,
+                     size_t columns)
+{
+    size_t column = (size_t)blockIdx.x * THREADS + threadIdx.x;
+    if (column < columns)
+        sums[column] = (float)(add_chunks(parts, chunks, columns, column).sum[0] / divisor);
+}
+
+static __global__ void relu_totals_kernel(float *sums, float *latent_sums, uint32_t *counts,
+                                          const struct column_part<RELU_SUMS> *parts, size_t chunks,
+                                          size_t columns)
 {
     size_t column = (size_t)blockIdx.x * THREADS + threadIdx.x;
     if (column >= columns)
         return;
-    struct column_part total = {0, 0};
-    for (size_t chunk = 0; chunk < chunks; chunk++) {
-        total.sum += parts[chunk * columns + column].sum;
-        total.positive += parts[chunk * columns + column].positive;
-    }
-    sums[column] = (float)(total.sum / divisor);
-    if (counts != NULL)
-        counts[column] = total.positive;
+    struct column_part<RELU_SUMS> total = add_chunks(parts, chunks, columns, column);
+    sums[column] = (float)total.sum[0];
+    latent_sums[column] = (float)total.sum[1];
+    counts[column] = (uint32_t)total.sum[2];
 }
 
-static struct column_part *take_parts(struct kernels_queue *queue, size_t rows, size_t columns)
-{
+template <int N>
+static struct column_part<N> *take_parts(struct kernels_queue *queue, size_t rows, size_t columns) {
     size_t count = chunk_count(rows, ROW_CHUNK) * columns;
-    return static_cast<struct column_part *>(
-        queue_workspace(queue, count * sizeof(struct column_part)));
+    return static_cast<struct column_part<N> *>(
+        queue_workspace(queue, count * sizeof(struct column_part<N>)));
 }
 
-static dim3 parts_grid(size_t rows, size_t columns, size_t pack)
+static dim3
+parts_grid(size_t rows, size_t columns, size_t pack)
 {
     size_t chunks = chunk_count(rows, ROW_CHUNK);
     assert(chunks <= GRID_Y_MOST);
     return dim3((unsigned)chunk_count(columns, WARP * pack), (unsigned)chunks);
 }
 
-static void add_parts(struct kernels_queue *queue, float *d_sums, uint32_t *d_counts,
-                      const struct column_part *d_parts, double divisor, size_t rows,
-                      size_t columns)
+static void sum_columns(struct kernels_queue *queue, float *d_sums, const void *d_x, double divisor,
+                        size_t rows, size_t columns)
 {
-    LAUNCH(queue, column_totals_kernel, (unsigned)chunk_count(columns, THREADS), THREADS, 0, d_sums,
-           d_counts, d_parts, divisor, chunk_count(rows, ROW_CHUNK), columns);
-}
-
-static void sum_columns(struct kernels_queue *queue, float *d_sums, uint32_t *d_counts,
-                        const void *d_x, double divisor, size_t rows, size_t columns)
-{
-    struct column_part *d_parts = take_parts(queue, rows, columns);
+    struct column_part<1> *d_parts = take_parts<1>(queue, rows, columns);
     BY_TYPE(queue->device->type, T,
             BY_PACK(columns, V,
                     LAUNCH(queue, (column_parts_kernel<T, V>), parts_grid(rows, columns, V),
                            THREADS, 0, d_parts, static_cast<const T *>(d_x), rows, columns)));
-    add_parts(queue, d_sums, d_counts, d_parts, divisor, rows, columns);
-}
-
-void cuda_latent_sums(struct kernels_queue *queue, float *d_sums, uint32_t *d_counts,
-                      const void *d_f, size_t rows, size_t latents)
-{
-    sum_columns(queue, d_sums, d_counts, d_f, 1, rows, latents);
+    LAUNCH(queue, column_totals_kernel, (unsigned)chunk_count(columns, THREADS), THREADS, 0, d_sums,
+           d_parts, divisor, chunk_count(rows, ROW_CHUNK), columns);
 }
 
 void cuda_column_sums(struct kernels_queue *queue, float *d_sums, const void *d_g, size_t rows,
                       size_t width)
 {
-    sum_columns(queue, d_sums, NULL, d_g, 1, rows, width);
+    sum_columns(queue, d_sums, d_g, 1, rows, width);
 }
 
 void cuda_column_means(struct kernels_queue *queue, float *d_means, const void *d_x, size_t rows,
                        size_t width)
 {
-    sum_columns(queue, d_means, NULL, d_x, (double)rows, rows, width);
+    sum_columns(queue, d_means, d_x, (double)rows, rows, width);
 }
 
-void cuda_relu_backward(struct kernels_queue *queue, void *d_dpre, float *d_sums, const void *d_f,
-                        size_t rows, size_t latents)
+void cuda_relu_backward(struct kernels_queue *queue, void *d_dpre, float *d_sums,
+                        float *d_latent_sums, uint32_t *d_counts, const void *d_f,
+                        const float *d_bias, size_t rows, size_t latents)
 {
-    struct column_part *d_parts = take_parts(queue, rows, latents);
+    struct column_part<RELU_SUMS> *d_parts = take_parts<RELU_SUMS>(queue, rows, latents);
     BY_TYPE(queue->device->type, T,
             BY_PACK(latents, V,
                     LAUNCH(queue, (relu_backward_kernel<T, V>), parts_grid(rows, latents, V),
                            THREADS, 0, d_parts, static_cast<T *>(d_dpre),
-                           static_cast<const T *>(d_f), rows, latents)));
-    add_parts(queue, d_sums, NULL, d_parts, 1, rows, latents);
+                           static_cast<const T *>(d_f), d_bias, rows, latents)));
+    LAUNCH(queue, relu_totals_kernel, (unsigned)chunk_count(latents, THREADS), THREADS, 0, d_sums,
+           d_latent_sums, d_counts, d_parts, chunk_count(rows, ROW_CHUNK), latents);
 }
 
 /* ---- the reconstruction */

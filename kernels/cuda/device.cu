@@ -500,7 +500,6 @@ static const struct kernels cuda_kernels = {
     .row_norms = cuda_row_norms,
     .emit_rows = cuda_emit_rows,
     .load_rows = cuda_load_rows,
-    .latent_sums = cuda_latent_sums,
     .column_means = cuda_column_means,
     .recon = cuda_recon,
     .relu_backward = cuda_relu_backward,

@@ -105,13 +105,6 @@ static void run_load_int8(struct bench *b, void *argument)
                           2 * b->sizes.width);
 }
 
-static void run_latent_sums(struct bench *b, void *argument)
-{
-    const struct operands *o = argument;
-    b->kernels->latent_sums(b->queue, o->d_f[0], o->d_counts, o->d_t[0], b->sizes.rows,
-                            b->sizes.latents);
-}
-
 static void run_column_means(struct bench *b, void *argument)
 {
     const struct operands *o = argument;
@@ -135,8 +128,8 @@ static void run_recon(struct bench *b, void *argument)
 static void run_relu_backward(struct bench *b, void *argument)
 {
     const struct operands *o = argument;
-    b->kernels->relu_backward(b->queue, o->d_t[0], o->d_f[0], o->d_t[1], b->sizes.rows,
-                              b->sizes.latents);
+    b->kernels->relu_backward(b->queue, o->d_t[0], o->d_f[0], o->d_f[1], o->d_counts, o->d_t[1],
+                              o->d_f[2], b->sizes.rows, b->sizes.latents);
 }
 
 static void run_decoder_norms(struct bench *b, void *argument)
@@ -248,7 +241,6 @@ static void bench_memory_bound(struct bench *b, struct operands *o)
         {"emit_rows as int8", run_emit_int8, n, d, 5},
         {"load_rows of bf16", run_load, rows, width, 2 + t},
         {"load_rows of int8", run_load_int8, rows, width, 1 + t},
-        {"latent_sums", run_latent_sums, rows, latents, t},
         {"column_means", run_column_means, rows, width, t},
         {"column_sums", run_column_sums, rows, width, t},
         {"recon", run_recon, rows, width, 4 + 2 * t},

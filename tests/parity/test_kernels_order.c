@@ -38,15 +38,14 @@ static void run_sums(struct parity *p, struct results *out)
     void *d_f = input(p, p->type, N, 1), *d_x = input(p, p->type, N, 1);
     float *d_means = output(p, out, WIDTH * 4), *d_xhat = input(p, DTYPE_F32, N, 1);
     k->column_means(p->queue, d_means, d_x, ROWS, WIDTH);
-    k->latent_sums(p->queue, output(p, out, WIDTH * 4), output(p, out, WIDTH * 4), d_f, ROWS,
-                   WIDTH);
     k->column_sums(p->queue, output(p, out, WIDTH * 4), d_f, ROWS, WIDTH);
     k->recon(p->queue, output(p, out, N * dtype_size(p->type)),
              output(p, out, 3 * sizeof(struct kernels_recon_sums)), d_xhat, d_x, d_means, columns,
              2, 0.1f, ROWS, WIDTH);
     void *d_g = output(p, out, N * dtype_size(p->type));
     k->copy(p->queue, d_g, d_x, N * dtype_size(p->type));
-    k->relu_backward(p->queue, d_g, output(p, out, WIDTH * 4), d_f, ROWS, WIDTH);
+    k->relu_backward(p->queue, d_g, output(p, out, WIDTH * 4), output(p, out, WIDTH * 4),
+                     output(p, out, WIDTH * 4), d_f, d_means, ROWS, WIDTH);
     parity_free(p, d_f);
     parity_free(p, d_x);
     parity_free(p, d_xhat);

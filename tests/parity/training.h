@@ -237,12 +237,13 @@ static inline void training_encoder_gradients(struct training *t, const float *x
         double bias = l1_coeff / (double)t->b * training_weight(t, j);
         for (size_t b = 0; b < t->b; b++) {
             struct training_number *dpre = &t->dpre[b * t->f + j];
-            *dpre = (struct training_number){bias, bias};
+            *dpre = (struct training_number){0, bias};
             for (size_t c = 0; c < t->d; c++) {
                 double w = training_round(t, t->w[DICTIONARY_W_DEC][j * t->d + c]);
                 training_add(dpre, t->slope[b * t->d + c], (struct training_number){w, fabs(w)});
             }
-            dpre->v = t->latent[b * t->f + j].v > 0 ? training_round(t, dpre->v) : 0;
+            dpre->v = training_round(t, training_round(t, dpre->v) + bias);
+            dpre->v = t->latent[b * t->f + j].v > 0 ? dpre->v : 0;
             t->g[DICTIONARY_B_ENC][j].v += dpre->v;
             t->g[DICTIONARY_B_ENC][j].m += dpre->m;
             for (size_t c = 0; c < t->d; c++) {

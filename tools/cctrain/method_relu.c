@@ -2,11 +2,15 @@
  *
  *     loss = 1/B Σ_b ‖x - x̂‖² + λ/B Σ_b Σ_j f_bj w_j,    w_j = Σ_s ‖W_dec[j, s, :]‖
  *
- * The penalty pulls at both of its factors. At f: dL/df_bj has λ w_j / B in every row, which is the
- * bias of the product g W_decᵀ; where f is 0, ReLU has no slope and nothing comes through. At the
- * norms: dL/dW_dec[j, s, :] has λ/B Σ_b f_bj times the unit vector of W_dec[j, s, :], the pull that
- * the update of W_dec adds as it reads it. So of the whole L1 term what costs is the sums of the
- * columns of f.
+ * The penalty pulls at both of its factors. At f: dL/df_bj has λ w_j / B in every row, which is
+ * added to the product g W_decᵀ where f is above 0; elsewhere ReLU has no slope and nothing comes
+ * through. It is added by the pass over f and dpre that has to be anyway, which takes all sums down
+ * the latents as well: one reading of (B, F) for the bias, the mask, db_enc, Σ_b f and the counts.
+ * At the norms: dL/dW_dec[j, s, :] has λ/B Σ_b f_bj times the unit vector of W_dec[j, s, :], the
+ * pull that the update of W_dec adds as it reads it.
+ *
+ * In BF16 the product is rounded before the bias is added: off by 2^-8 of the product, as g and
+ * W_dec are by 2^-8 of themselves. A bias within the product would cost 4 bytes for each of B F.
  */
 #include "method.h"
 
@@ -14,12 +18,7 @@
 
 static void relu_forward(struct step *step)
 {
-    const struct kernels *kernels = step->kernels;
     step_encode(step);
-    kernels->latent_sums(step->queue, step->d_latent_sums, step->d_counts, step->d_f, step->batch,
-                         step->latents);
-    kernels->dot(step->queue, step->d_l1, step->d_latent_sums, step->decoder.d_weight,
-                 step->latents);
     step_reconstruct(step);
 }
 
@@ -31,9 +30,12 @@ static void relu_backward(struct step *step, const struct schedule_rates *rates)
     step_decoder_gradient(step);
     kernels->scale(step->queue, step->d_bias, step->decoder.d_weight, step->decoder.factor,
                    step->latents);
-    step_latent_gradient(step, step->d_bias);
-    kernels->relu_backward(step->queue, step->d_dpre, tensors[DICTIONARY_B_ENC].d_g, step->d_f,
+    step_latent_gradient(step);
+    kernels->relu_backward(step->queue, step->d_dpre, tensors[DICTIONARY_B_ENC].d_g,
+                           step->d_latent_sums, step->d_counts, step->d_f, step->d_bias,
                            step->batch, step->latents);
+    kernels->dot(step->queue, step->d_l1, step->d_latent_sums, step->decoder.d_weight,
+                 step->latents);
     step_encoder_gradient(step);
 }
 

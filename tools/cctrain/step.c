@@ -135,8 +135,7 @@ static int step_create_products(struct step *step)
     } products[] = {
         {&step->encode, {.m = b, .n = f, .k = d, .bias = true, .relu = true, .c = step->type}},
         {&step->decode, {.m = b, .n = d, .k = f, .bias = true, .c = DTYPE_F32}},
-        {&step->latent_gradient,
-         {.m = b, .n = f, .k = d, .trans_b = true, .bias = true, .c = step->type}},
+        {&step->latent_gradient, {.m = b, .n = f, .k = d, .trans_b = true, .c = step->type}},
         {&step->encoder_gradient, {.m = d, .n = f, .k = b, .trans_a = true, .c = DTYPE_F32}},
         {&step->decoder_gradient, {.m = f, .n = d, .k = b, .trans_a = true, .c = DTYPE_F32}},
     };
@@ -301,10 +300,10 @@ void step_decoder_gradient(struct step *step)
                   step->d_f, step->d_g, NULL);
 }
 
-void step_latent_gradient(struct step *step, const float *d_bias)
+void step_latent_gradient(struct step *step)
 {
     step_multiply(step, step->latent_gradient, step->d_dpre, step->d_g,
-                  dictionary_weights(&step->dictionary, DICTIONARY_W_DEC), d_bias);
+                  dictionary_weights(&step->dictionary, DICTIONARY_W_DEC), NULL);
 }
 
 void step_encoder_gradient(struct step *step)

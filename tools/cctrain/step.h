@@ -97,8 +97,8 @@ void step_encode(struct step *step);
 void step_reconstruct(struct step *step);
 /* dW_dec = fᵀ g */
 void step_decoder_gradient(struct step *step);
-/* dpre = g W_decᵀ + d_bias (F) in each row; the method goes on to the pre-activations */
-void step_latent_gradient(struct step *step, const float *d_bias);
+/* dpre = g W_decᵀ; the method goes on to the pre-activations */
+void step_latent_gradient(struct step *step);
 /* dW_enc = xᵀ dpre */
 void step_encoder_gradient(struct step *step);
 
