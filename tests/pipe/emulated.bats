@@ -234,3 +234,18 @@ same_weights() {
     grep -Eq "needs .* of the device's memory, and .* free" "$BATS_TEST_TMPDIR/err"
     [ ! -e "$BATS_TEST_TMPDIR/run" ]
 }
+
+@test "what a GPU's memory is taken for is told at the start, what a CPU's is with -v alone" {
+    local told='note: device memory: weights [0-9.]+, Adam [0-9.]+, workspace [0-9.]+, buffer [0-9.]+ GB of 0\.50 GB free'
+    start() {
+        rm -rf "$BATS_TEST_TMPDIR/run"
+        on "$1" "$BIN/cctrain" --device "$1" --out "$BATS_TEST_TMPDIR/run" --latents 64 --batch 32 --steps 2 \
+            "${@:2}" "$dir/cpu.f32" 2>"$BATS_TEST_TMPDIR/err"
+    }
+    EMU_MEMORY=500000000 start cuda
+    grep -Eq "$told" "$BATS_TEST_TMPDIR/err"
+    start cpu
+    run ! grep -q 'device memory' "$BATS_TEST_TMPDIR/err"
+    start cpu -v
+    grep -q 'device memory: weights' "$BATS_TEST_TMPDIR/err"
+}

@@ -88,17 +88,23 @@ static uint64_t step_packed_elements(const struct step *step)
     return rows * step->latents > gradient ? rows * step->latents : gradient;
 }
 
-uint64_t step_bytes(const struct step_setup *setup)
+void step_memory(struct step_memory *memory, const struct step_setup *setup)
 {
     struct step step;
     struct step_buffer buffers[STEP_BUFFERS];
     step_set_sizes(&step, setup);
     step_list_buffers(&step, buffers);
-    uint64_t bytes = dictionary_bytes(step.latents, step.width, step.type) +
-                     step_packed_elements(&step) * dtype_size(step.type);
+    memory->adam = dictionary_bytes(step.latents, step.width, DTYPE_F32) / 2; /* of w, m, v and g */
+    memory->weights = dictionary_bytes(step.latents, step.width, step.type) - memory->adam;
+    memory->buffer = (uint64_t)STEP_DEPTH * step.batch * step.row_bytes;
+    memory->workspace = step_packed_elements(&step) * dtype_size(step.type) - memory->buffer;
     for (size_t i = 0; i < STEP_BUFFERS; i++)
-        bytes += (uint64_t)buffers[i].count * buffers[i].size;
-    return bytes;
+        memory->workspace += (uint64_t)buffers[i].count * buffers[i].size;
+}
+
+uint64_t step_memory_all(const struct step_memory *memory)
+{
+    return memory->weights + memory->adam + memory->workspace + memory->buffer;
 }
 
 static int step_take(struct step *step, void *at, size_t count, size_t size)

@@ -69,8 +69,18 @@ struct step_setup {
     uint64_t latents, batch;
 };
 
-/* Device bytes that step_create() takes, all in all, but for what a product wants for itself. */
-uint64_t step_bytes(const struct step_setup *setup);
+/* Device bytes that step_create() takes, but for what products and queues want for themselves (on
+ * CUDA 32 MiB for a product at most, and once 384 bytes for each latent and 4096 rows of a batch).
+ */
+struct step_memory {
+    uint64_t weights;   /* with their copies and gradients */
+    uint64_t adam;      /* moments */
+    uint64_t workspace; /* what a step computes */
+    uint64_t buffer;    /* rows as they came */
+};
+
+void step_memory(struct step_memory *memory, const struct step_setup *setup);
+uint64_t step_memory_all(const struct step_memory *memory);
 
 /* Takes all memory. On failure step_free() is still to be called. */
 int step_create(struct step *step, const struct step_setup *setup) MUST_CHECK;

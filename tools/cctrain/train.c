@@ -86,17 +86,26 @@ static struct step_setup train_step_setup(const struct train *train, const struc
     };
 }
 
-/* Before gigabytes are taken and cleared: are they there? */
+/* Before gigabytes are taken and cleared: are they there? Where they are a GPU's, what they are for
+ * is told without being asked: its memory is what decides how many latents there can be. */
 static int train_check_memory(const struct train *train, const struct step_setup *step)
 {
-    uint64_t bytes = step_bytes(step), available = train->kernels->memory_free(train->device);
-    if (bytes <= available)
-        return 0;
-    return log_fail(ERR_MEMORY,
-                    "training %" PRIu64 " latents on rows of %zu values (--latents, --batch) needs "
-                    "%.2f GB of the device's memory, and %.2f GB are free",
-                    step->latents, begin_width(step->begin), (double)bytes / 1e9,
-                    (double)available / 1e9);
+    struct step_memory memory;
+    step_memory(&memory, step);
+    uint64_t bytes = step_memory_all(&memory);
+    uint64_t available = train->kernels->memory_free(train->device);
+    if (bytes > available)
+        return log_fail(ERR_MEMORY,
+                        "training %" PRIu64 " latents on rows of %zu values (--latents, --batch) "
+                        "needs %.2f GB of the device's memory, and %.2f GB are free",
+                        step->latents, begin_width(step->begin), (double)bytes / 1e9,
+                        (double)available / 1e9);
+    bool on_cpu = strcmp(train->kernels->name, "cpu") == 0;
+    (on_cpu ? log_verbose : log_note)(
+        "device memory: weights %.2f, Adam %.2f, workspace %.2f, buffer %.2f GB of %.2f GB free",
+        (double)memory.weights / 1e9, (double)memory.adam / 1e9, (double)memory.workspace / 1e9,
+        (double)memory.buffer / 1e9, (double)available / 1e9);
+    return 0;
 }
 
 static int train_take_host(struct train *train, const struct begin *begin)
@@ -456,13 +465,15 @@ int train_plan(const struct train_setup *setup)
     }
     if (status == 0) {
         struct step_setup step = train_step_setup(&train, begin);
+        struct step_memory memory;
+        step_memory(&memory, &step);
         uint64_t parameters =
             dictionary_bytes(train.recipe.latents, begin_width(begin), DTYPE_F32) /
             (4 * sizeof(float));
         uint64_t checkpoint = parameters * 3 * sizeof(float) + train.recipe.latents * 8;
         printf("parameters\t%" PRIu64 "\nmemory\t%" PRIu64 "\ndisk\t%" PRIu64 "\nsteps\t%" PRIu64
                "\nrows\t%" PRIu64 "\n",
-               parameters, step_bytes(&step) + train_host_bytes(&train.recipe, begin),
+               parameters, step_memory_all(&memory) + train_host_bytes(&train.recipe, begin),
                checkpoint * (setup->keep + 1), train.recipe.steps,
                train.recipe.steps * train.recipe.batch);
         if (fflush(stdout) != 0)
