@@ -117,6 +117,10 @@ struct kernels {
     const char *name; /* "cpu" */
     bool at_once;     /* operations are done when they return: to have two things under way takes
                        * memory and gains nothing */
+    uint32_t
+        chunk_tokens; /* tokens that a forward pass gives to one product: enough to hide reading
+                       * weights, and on the CPU few enough to stay in the cache. One number for
+                       * all devices of a kind, as rows may depend on it (m, below) */
     bool packs;       /* products by a packed B are faster; else packing is a mere copy */
 
     /* ---- device. type: what T is. description says what was found, for -v and `auto`. Callers use

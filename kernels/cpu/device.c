@@ -280,6 +280,7 @@ static const struct kernels cpu_kernels = {
     .abi = KERNELS_ABI,
     .name = "cpu",
     .at_once = true,
+    .chunk_tokens = 512,
     .packs = true,
     .open = cpu_open,
     .close = cpu_close,

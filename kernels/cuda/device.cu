@@ -16,6 +16,13 @@
 
 enum { CAPABILITY_LEAST = 8 };
 
+/* Of kernels.h. The emulation computes every row of a chunk, and its inputs are short. */
+#ifdef CCPIPE_EMU
+enum { CHUNK_TOKENS = 64 };
+#else
+enum { CHUNK_TOKENS = 16384 };
+#endif
+
 int device_fail(const struct kernels_device *device, int code, const char *format, ...)
 {
     char message[512];
@@ -450,6 +457,7 @@ static const struct kernels cuda_kernels = {
     .abi = KERNELS_ABI,
     .name = "cuda",
     .at_once = false,
+    .chunk_tokens = CHUNK_TOKENS,
     .packs = false,
     .open = cuda_open,
     .close = cuda_close,

@@ -220,12 +220,24 @@ same_weights() {
     [ ! -e "$BATS_TEST_TMPDIR/run" ]
 }
 
+# Of sequences whose length BEGIN does not say, 8 of 1,024 tokens; a row is 2 x 128 values of bf16; two buffers. And
+# the bundled pair's embeddings are 1024 x 128 in f32 and in bf16.
+@test "actgen says what of the device's memory it takes" {
+    CCPIPE_BACKENDS=$EMULATED EMU_MEMORY=100000000 "$BIN/actgen" --device cuda --norm "$dir/norm.json" \
+        --model "base=$pair/base" --model "chat=$pair/chat" --hook blocks.2.hook_resid_pre -o "$BATS_TEST_TMPDIR/rows" \
+        "$dir/tokens" 2>"$BATS_TEST_TMPDIR/err"
+    cat "$BATS_TEST_TMPDIR/err"
+    grep -Eq 'device memory: weights 0[.]00[0-9], embedding 0[.]001, workspace 0[.]0[0-9]{2}, rows 0[.]008 GB of 0[.]100 GB free$' \
+        "$BATS_TEST_TMPDIR/err"
+}
+
 @test "too little device memory is 71, says what was asked and what is free, and comes before any row" {
     local status=0
     EMU_MEMORY=1000000 actgen cuda f32 f32 - >"$BATS_TEST_TMPDIR/rows" 2>"$BATS_TEST_TMPDIR/err" || status=$?
     cat "$BATS_TEST_TMPDIR/err"
     [ "$status" -eq 71 ]
-    grep -Eq '[0-9]+ bytes asked, [0-9]+ free' "$BATS_TEST_TMPDIR/err"
+    grep -Eq "running the models .* needs 0[.][0-9]{3} GB of the device's memory, and 0.001 GB are free" \
+        "$BATS_TEST_TMPDIR/err"
     [ ! -s "$BATS_TEST_TMPDIR/rows" ]
     status=0
     EMU_MEMORY=200000 train cuda f32 "$dir/cuda.f32" "$BATS_TEST_TMPDIR/run" 2>"$BATS_TEST_TMPDIR/err" || status=$?

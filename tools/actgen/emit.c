@@ -58,8 +58,13 @@ int emit_reserve(struct emit *emit, size_t tokens, uint32_t length)
     emit->length = length > 0 ? length : 1;
     int status = 0;
     for (size_t i = 0; i < engine_depth(emit->engine) && status == 0; i++)
-        status = pass_reserve(&emit->passes[i], tokens, emit->batch);
+        status = pass_reserve(&emit->passes[i], engine_chunk(emit->engine), tokens, emit->batch);
     return status != 0 ? status : engine_reserve(emit->engine, tokens, emit->length);
+}
+
+uint64_t emit_host_bytes(const struct engine *engine, size_t tokens, size_t batch)
+{
+    return engine_depth(engine) * pass_bytes(engine_chunk(engine), tokens, batch);
 }
 
 void emit_free(struct emit *emit)
@@ -212,8 +217,11 @@ static int grow(struct emit *emit, uint32_t length)
     struct engine_memory memory;
     size_t capacity = emit->passes[0].capacity, tokens = length > capacity ? length : capacity;
     int status = engine_measure(emit->engine, tokens, length, &memory);
+    memory.weights = memory.embedding = memory.staging = 0; /* are there, and gone */
     if (status == 0)
-        status = mem_require(memory.work, "a long sequence");
+        status =
+            engine_require(emit->engine, &memory,
+                           emit_host_bytes(emit->engine, tokens, emit->batch), "a long sequence");
     return status != 0 ? status : emit_reserve(emit, tokens, length);
 }
 

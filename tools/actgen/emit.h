@@ -30,6 +30,9 @@ struct emit {
 int emit_reserve(struct emit *emit, size_t tokens, uint32_t length) MUST_CHECK;
 void emit_free(struct emit *emit);
 
+/* Bytes of host memory that emit_reserve() takes beside the engine's. */
+uint64_t emit_host_bytes(const struct engine *engine, size_t tokens, size_t batch);
+
 /* means[source]: the mean norm over the rows of the sequences that are held; *rows of them. Rows
  * that are not finite are left out; ERR_DATA where no other is there. */
 int emit_measure(struct emit *emit, double *means, uint64_t *rows) MUST_CHECK;

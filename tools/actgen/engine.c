@@ -13,6 +13,7 @@
 #include "engine.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -141,20 +142,26 @@ unsigned engine_depth(const struct engine *engine)
     return engine->on.kernels->at_once ? 1 : ENGINE_DEPTH;
 }
 
-/* Bytes of a token in all slots, on each side. */
+size_t engine_chunk(const struct engine *engine)
+{
+    return engine->on.kernels->chunk_tokens;
+}
+
+/* Bytes of a token but for its row, in all slots, on each side. */
 static uint64_t token_bytes(const struct engine *engine)
 {
     return engine_depth(engine) *
-           (TOKENS_PARTS * sizeof(uint32_t) + engine->setup.sources->count * sizeof(float) +
-            engine->row_bytes);
+           (TOKENS_PARTS * sizeof(uint32_t) + engine->setup.sources->count * sizeof(float));
 }
 
 int engine_measure(const struct engine *engine, size_t tokens, uint32_t length,
                    struct engine_memory *memory)
 {
     *memory = (struct engine_memory){0};
-    tokens = pass_round_up(tokens);
-    memory->work = 2 * tokens * token_bytes(engine);
+    tokens = pass_round_up(engine_chunk(engine), tokens);
+    memory->work = tokens * token_bytes(engine);
+    memory->rows = tokens * engine_depth(engine) * engine->row_bytes;
+    memory->host = memory->work + memory->rows;
     for (size_t i = 0; i < GEMMA2_BUFFERS; i++)
         memory->work += buffer_bytes(engine, (enum gemma2_buffer)i, tokens);
     for (size_t i = 0; i < engine->setup.sources->model_count; i++) {
@@ -168,6 +175,43 @@ int engine_measure(const struct engine *engine, size_t tokens, uint32_t length,
         memory->work += gemma2_position_bytes(engine->models[i], length);
     }
     return 0;
+}
+
+uint64_t engine_device_bytes(const struct engine_memory *memory)
+{
+    uint64_t running = memory->work + memory->rows;
+    return memory->weights + memory->embedding +
+           (running > memory->staging ? running : memory->staging);
+}
+
+int engine_require(const struct engine *engine, const struct engine_memory *memory,
+                   uint64_t host_bytes, const char *what)
+{
+    const struct kernels *kernels = engine->on.kernels;
+    uint64_t bytes = engine_device_bytes(memory), host = memory->host + host_bytes;
+    if (kernels->at_once)
+        return mem_require(bytes + host, what);
+    uint64_t available = kernels->memory_free(engine->on.device);
+    if (bytes > available)
+        return log_fail(ERR_MEMORY, "%s needs %.3f GB of the device's memory, and %.3f GB are free",
+                        what, (double)bytes / 1e9, (double)available / 1e9);
+    return mem_require(host, what);
+}
+
+void engine_tell_memory(const struct engine *engine, const struct engine_memory *memory)
+{
+    const struct kernels *kernels = engine->on.kernels;
+    char line[256];
+    snprintf(line, sizeof line,
+             "device memory: weights %.3f, embedding %.3f, workspace %.3f, rows %.3f GB of %.3f GB "
+             "free",
+             (double)memory->weights / 1e9, (double)memory->embedding / 1e9,
+             (double)memory->work / 1e9, (double)memory->rows / 1e9,
+             (double)kernels->memory_free(engine->on.device) / 1e9);
+    if (kernels->at_once)
+        log_verbose("%s", line);
+    else
+        log_note("%s", line);
 }
 
 /* Until nothing reads or writes the buffers. A failure comes from engine_finish(). */
@@ -258,7 +302,7 @@ int engine_reserve(struct engine *engine, size_t tokens, uint32_t length)
 {
     assert(engine->started == engine->finished);
     release(engine);
-    size_t n = pass_round_up(tokens);
+    size_t n = pass_round_up(engine_chunk(engine), tokens);
     int status = 0;
     for (size_t i = 0; i < engine_depth(engine) && status == 0; i++)
         status = reserve_slot(engine, &engine->slots[i], n);
@@ -285,9 +329,9 @@ static void tap(void *context, size_t source, size_t chunk, const float *d_value
     const struct engine *engine = context;
     const struct kernels *kernels = engine->on.kernels;
     const struct place *place = &engine->places[source];
-    size_t width = source_width(engine, source);
-    float *d_norms = (float *)engine->slot->d_norms + source * engine->tokens + chunk * PASS_CHUNK;
-    kernels->row_norms(engine->on.queue, d_norms, d_values, PASS_CHUNK, width);
+    size_t width = source_width(engine, source), size = engine_chunk(engine);
+    float *d_norms = (float *)engine->slot->d_norms + source * engine->tokens + chunk * size;
+    kernels->row_norms(engine->on.queue, d_norms, d_values, size, width);
     size_t first = engine->pass->chunk_first[chunk];
     size_t count = engine->pass->chunk_first[chunk + 1] - first;
     if (engine->factors == NULL || count == 0)
@@ -337,7 +381,7 @@ static void download_results(struct engine *engine, const struct pass *pass, siz
 int engine_start(struct engine *engine, const struct pass *pass, size_t chunks,
                  const double *factors)
 {
-    size_t tokens = chunks * PASS_CHUNK;
+    size_t tokens = chunks * engine_chunk(engine);
     assert(tokens <= engine->tokens);
     assert(engine->started - engine->finished < engine_depth(engine));
     struct slot *slot = &engine->slots[engine->started % engine_depth(engine)];

@@ -30,9 +30,10 @@ struct engine_setup {
     const struct modeldir *dirs; /* (sources->model_count) */
 };
 
-/* Bytes; `staging` and `work` are not needed at the same time. */
+/* Bytes: on the device `staging` while weights are read, and afterwards `work` and `rows`, beside
+ * the weights and the embedding; and page-locked ones on the host. */
 struct engine_memory {
-    uint64_t weights, embedding, staging, work;
+    uint64_t weights, embedding, staging, work, rows, host;
 };
 
 /* Opens the device and sets up the models; weights are not read. The setup's pointers must outlive
@@ -45,12 +46,26 @@ void engine_free(struct engine *engine);
 int engine_measure(const struct engine *engine, size_t tokens, uint32_t length,
                    struct engine_memory *memory) MUST_CHECK;
 
+/* On the device, at most. */
+uint64_t engine_device_bytes(const struct engine_memory *memory);
+
+/* 0, or ERR_MEMORY with what is asked and free, where the device does not have that, or the host
+ * not its part and `host_bytes` more. On the CPU both are of one memory. */
+int engine_require(const struct engine *engine, const struct engine_memory *memory,
+                   uint64_t host_bytes, const char *what) MUST_CHECK;
+
+/* A note of what of the device's memory is taken for what; with -v alone on the CPU. */
+void engine_tell_memory(const struct engine *engine, const struct engine_memory *memory);
+
 /* hashes: (models) what gemma2_load() says. */
 int engine_load(struct engine *engine, char (*hashes)[33]) MUST_CHECK;
 
 /* Passes that may be under way, at most ENGINE_DEPTH. */
 enum { ENGINE_DEPTH = 2 };
 unsigned engine_depth(const struct engine *engine);
+
+/* Tokens of a chunk on this device. */
+size_t engine_chunk(const struct engine *engine);
 
 /* Makes room, in place of what was there; no pass is under way. */
 int engine_reserve(struct engine *engine, size_t tokens, uint32_t length) MUST_CHECK;

@@ -6,11 +6,12 @@
  *              h = rms(x, pre_feedforward)
  *              x += rms((gelu(h W_gate') (h W_up')) W_down', post_feedforward)
  *
- * Attention sees whole sequences; everything else goes chunk by chunk of PASS_CHUNK tokens, through
- * all operations between one attention and the next, so that what lies between them (the widest is
- * (C, 2 I)) stays in the cache and takes memory for one chunk alone. It also gives every product
- * one shape, whatever the pass is. A last chunk that is not full is computed in full; attention
- * leaves its rows behind the last sequence alone, and what is in them reaches no other row.
+ * Attention sees whole sequences; everything else goes chunk by chunk of the device's chunk_tokens,
+ * through all operations between one attention and the next, so that what lies between them (the
+ * widest is (C, 2 I)) stays in the cache and takes memory for one chunk alone. It also gives every
+ * product one shape, whatever the pass is. A last chunk that is not full is computed in full;
+ * attention leaves its rows behind the last sequence alone, and what is in them reaches no other
+ * row.
  *
  * The residual stream is f32 in both compute types; the embedding factor is rounded to T, as the
  * model was trained with.
@@ -55,7 +56,7 @@ static int create_product(struct gemma2 *model, enum gemma2_product product)
     size_t rows, columns;
     gemma2_product_shape(model->config, product, &rows, &columns);
     bool residual = product == GEMMA2_PRODUCT_O || product == GEMMA2_PRODUCT_DOWN;
-    struct kernels_gemm_shape shape = {.m = PASS_CHUNK,
+    struct kernels_gemm_shape shape = {.m = model->on.kernels->chunk_tokens,
                                        .n = (int64_t)rows,
                                        .k = (int64_t)columns,
                                        .trans_b = true,
@@ -116,6 +117,7 @@ uint64_t gemma2_buffer_bytes(const struct gemma2 *model, enum gemma2_buffer buff
     const struct gemma2_config *config = model->config;
     uint64_t type = dtype_size(model->on.type), inner = model->depth.layers > 0 ? config->inner : 0;
     uint64_t width = config->width, attended = (uint64_t)config->heads * config->head_dim;
+    uint64_t chunk = model->on.kernels->chunk_tokens;
     if (model->used == 0 && buffer != GEMMA2_X)
         return 0;
     switch (buffer) {
@@ -126,13 +128,13 @@ uint64_t gemma2_buffer_bytes(const struct gemma2 *model, enum gemma2_buffer buff
     case GEMMA2_ATTENTION:
         return tokens * attended * type;
     case GEMMA2_NORMED:
-        return PASS_CHUNK * width * type;
+        return chunk * width * type;
     case GEMMA2_GATE_UP:
-        return PASS_CHUNK * 2 * inner * type;
+        return chunk * 2 * inner * type;
     case GEMMA2_GATED:
-        return PASS_CHUNK * inner * type;
+        return chunk * inner * type;
     default:
-        return PASS_CHUNK * width * sizeof(float);
+        return chunk * width * sizeof(float);
     }
 }
 
@@ -192,6 +194,7 @@ struct forward {
     const struct gemma2_pass *pass;
     gemma2_tap *tap;
     void *context;
+    size_t chunk; /* tokens */
     float eps;
 };
 
@@ -199,7 +202,7 @@ struct forward {
 static void *chunk_rows(const struct forward *run, enum gemma2_buffer buffer, size_t chunk,
                         size_t row_bytes)
 {
-    return (uint8_t *)run->work->d_buffers[buffer] + chunk * PASS_CHUNK * row_bytes;
+    return (uint8_t *)run->work->d_buffers[buffer] + chunk * run->chunk * row_bytes;
 }
 
 static float *chunk_residual(const struct forward *run, size_t chunk)
@@ -243,8 +246,8 @@ static void embed_chunk(const struct forward *run, size_t chunk)
     if (model->on.type == DTYPE_BF16)
         factor = dtype_bf16_to_f32(dtype_f32_to_bf16(factor));
     run->kernels->embed(run->queue, chunk_residual(run, chunk),
-                        run->pass->d_ids + chunk * PASS_CHUNK, model->d_embedding,
-                        model->embedding_type, factor, PASS_CHUNK, model->config->width);
+                        run->pass->d_ids + chunk * run->chunk, model->d_embedding,
+                        model->embedding_type, factor, run->chunk, model->config->width);
 }
 
 /* q | k | v of the chunk from what is in NORMED. */
@@ -254,8 +257,8 @@ static void project_chunk(const struct forward *run, size_t chunk, uint32_t laye
     size_t width = gemma2_qkv_width(config);
     void *d_qkv = chunk_rows(run, GEMMA2_QKV, chunk, width * dtype_size(run->model->on.type));
     multiply(run, layer, GEMMA2_PRODUCT_QKV, d_qkv, run->work->d_buffers[GEMMA2_NORMED]);
-    run->kernels->rope(run->queue, d_qkv, run->pass->d_positions + chunk * PASS_CHUNK,
-                       run->model->d_angles, PASS_CHUNK, config->heads + config->key_heads,
+    run->kernels->rope(run->queue, d_qkv, run->pass->d_positions + chunk * run->chunk,
+                       run->model->d_angles, run->chunk, config->heads + config->key_heads,
                        config->head_dim, width);
 }
 
@@ -288,7 +291,7 @@ static void finish_attention(const struct forward *run, size_t chunk, uint32_t l
                             d_buffers[GEMMA2_OUT],
                             gemma2_norm(model, layer, GEMMA2_NORM_POST_ATTENTION),
                             goes_on ? gemma2_norm(model, layer, GEMMA2_NORM_PRE_FEEDFORWARD) : NULL,
-                            run->eps, PASS_CHUNK, model->config->width);
+                            run->eps, run->chunk, model->config->width);
     tap_values(run, chunk, layer, SOURCES_ATTN_OUT, d_branch);
     tap_values(run, chunk, layer, SOURCES_RESID_MID, d_x);
 }
@@ -303,14 +306,14 @@ static void feed_forward(const struct forward *run, size_t chunk, uint32_t layer
     float *d_branch = branch_buffer(run, layer, SOURCES_MLP_OUT);
     multiply(run, layer, GEMMA2_PRODUCT_GATE_UP, d_buffers[GEMMA2_GATE_UP],
              d_buffers[GEMMA2_NORMED]);
-    run->kernels->geglu(run->queue, d_buffers[GEMMA2_GATED], d_buffers[GEMMA2_GATE_UP], PASS_CHUNK,
+    run->kernels->geglu(run->queue, d_buffers[GEMMA2_GATED], d_buffers[GEMMA2_GATE_UP], run->chunk,
                         model->config->inner);
     multiply(run, layer, GEMMA2_PRODUCT_DOWN, d_buffers[GEMMA2_OUT], d_buffers[GEMMA2_GATED]);
     run->kernels->post_norm(run->queue, d_x, d_branch, goes_on ? d_buffers[GEMMA2_NORMED] : NULL,
                             d_buffers[GEMMA2_OUT],
                             gemma2_norm(model, layer, GEMMA2_NORM_POST_FEEDFORWARD),
                             goes_on ? gemma2_norm(model, layer + 1, GEMMA2_NORM_INPUT) : NULL,
-                            run->eps, PASS_CHUNK, model->config->width);
+                            run->eps, run->chunk, model->config->width);
     tap_values(run, chunk, layer, SOURCES_MLP_OUT, d_branch);
     tap_values(run, chunk, layer, SOURCES_RESID_POST, d_x);
     tap_values(run, chunk, layer + 1, SOURCES_RESID_PRE, d_x);
@@ -326,6 +329,7 @@ int gemma2_forward(const struct gemma2 *model, const struct gemma2_work *work,
                           .pass = pass,
                           .tap = tap,
                           .context = context,
+                          .chunk = model->on.kernels->chunk_tokens,
                           .eps = (float)model->config->rms_eps};
     for (size_t chunk = 0; chunk < pass->chunks; chunk++) {
         embed_chunk(&run, chunk);
@@ -334,7 +338,7 @@ int gemma2_forward(const struct gemma2 *model, const struct gemma2_work *work,
             continue;
         run.kernels->rms_norm(run.queue, work->d_buffers[GEMMA2_NORMED],
                               chunk_residual(&run, chunk), gemma2_norm(model, 0, GEMMA2_NORM_INPUT),
-                              run.eps, PASS_CHUNK, model->config->width);
+                              run.eps, run.chunk, model->config->width);
         project_chunk(&run, chunk, 0);
     }
     for (uint32_t layer = 0; layer < model->used; layer++) {

@@ -1,6 +1,7 @@
 /* gemma2.h - a Gemma-2 model on the device: its weights up to the last hook, and the forward pass.
  *
- * Letters as in kernels/kernels.h: N tokens of a pass, C of a chunk (PASS_CHUNK), d, I, H, Hkv, hd.
+ * Letters as in kernels/kernels.h: N tokens of a pass, C of a chunk (chunk_tokens), d, I, H, Hkv,
+ * hd.
  */
 #ifndef CCPIPE_GEMMA2_H
 #define CCPIPE_GEMMA2_H

@@ -22,6 +22,9 @@
 #include "modeldir.h"
 #include "tokens.h"
 
+/* Sequences of a pass without --batch, at least. */
+enum { LEAST_BATCH = 8 };
+
 struct generate {
     const struct generate_setup *setup;
     struct modeldir *dirs; /* (models) */
@@ -34,6 +37,7 @@ struct generate {
     double *factors;    /* (sources) */
     char (*hashes)[33]; /* (models) of what was loaded */
 
+    uint64_t batch;     /* sequences of a pass */
     size_t pass_tokens; /* of a pass */
     uint32_t length;    /* of a sequence: as BEGIN says, or GENERATE_LENGTH */
     bool knows_rows;
@@ -98,19 +102,25 @@ static int open_engine(struct generate *generate)
     return engine_open(&generate->engine, &engine);
 }
 
-/* All sequences of a pass, each as long as BEGIN says; where it does not say, a guess. */
+/* All sequences of a pass, each as long as BEGIN says; where it does not say, a guess. Without
+ * --batch as many as fill a chunk of the device, and not too few for the host to keep up with. */
 static int size_passes(struct generate *generate, const struct begin *begin)
 {
     bool known = begin != NULL && begin->has_seq_len;
     uint64_t length = known ? begin->seq_len : GENERATE_LENGTH, tokens;
     if (length == 0)
         length = 1;
-    if (length > UINT32_MAX || __builtin_mul_overflow(length, generate->setup->batch, &tokens) ||
-        tokens > UINT32_MAX - PASS_CHUNK)
+    size_t chunk = engine_chunk(generate->engine);
+    uint64_t filling = chunk / length;
+    generate->batch = generate->setup->batch;
+    if (generate->batch == 0)
+        generate->batch = filling > LEAST_BATCH ? filling : LEAST_BATCH;
+    if (length > UINT32_MAX || __builtin_mul_overflow(length, generate->batch, &tokens) ||
+        tokens > UINT32_MAX - chunk)
         return log_fail(ERR_USAGE,
                         "%" PRIu64 " sequences of %" PRIu64 " tokens are too many for one pass; "
                         "lower --batch",
-                        generate->setup->batch, length);
+                        generate->batch, length);
     generate->length = (uint32_t)length;
     generate->pass_tokens = (size_t)tokens;
     return 0;
@@ -118,18 +128,14 @@ static int size_passes(struct generate *generate, const struct begin *begin)
 
 struct need {
     struct engine_memory engine;
-    uint64_t pass, total;
+    uint64_t pass;
 };
 
 static int measure_need(const struct generate *generate, struct need *need)
 {
     int status =
         engine_measure(generate->engine, generate->pass_tokens, generate->length, &need->engine);
-    const struct engine_memory *engine = &need->engine;
-    need->pass = pass_bytes(generate->pass_tokens, (size_t)generate->setup->batch);
-    uint64_t work = engine->work + need->pass;
-    need->total =
-        engine->weights + engine->embedding + (work > engine->staging ? work : engine->staging);
+    need->pass = emit_host_bytes(generate->engine, generate->pass_tokens, (size_t)generate->batch);
     return status;
 }
 
@@ -305,7 +311,10 @@ static int load(struct generate *generate)
     struct need need;
     int status = measure_need(generate, &need);
     if (status == 0)
-        status = mem_require(need.total, "running the models (--batch)");
+        status = engine_require(generate->engine, &need.engine, need.pass,
+                                "running the models (--batch)");
+    if (status == 0)
+        engine_tell_memory(generate->engine, &need.engine);
     if (status == 0)
         status = stream_writer_open(&generate->writer, setup->output, setup->codec, setup->threads);
     if (status == 0)
@@ -315,7 +324,7 @@ static int load(struct generate *generate)
                                    .sources = setup->sources,
                                    .rule = setup->rule,
                                    .announced = generate->rows,
-                                   .batch = (size_t)setup->batch};
+                                   .batch = (size_t)generate->batch};
     return status != 0 ? status
                        : emit_reserve(&generate->emit, generate->pass_tokens, generate->length);
 }
@@ -397,10 +406,12 @@ int generate_run(const struct generate_setup *setup)
 static int print_plan(const struct generate *generate, const struct need *need)
 {
     uint64_t row_bytes = engine_row_bytes(generate->engine);
+    const struct engine_memory *engine = &need->engine;
+    uint64_t host = engine->host + need->pass;
     printf("weights\t%" PRIu64 "\nembedding\t%" PRIu64 "\nworkspace\t%" PRIu64 "\nmemory\t%" PRIu64
            "\nrow_bytes\t%" PRIu64 "\n",
-           need->engine.weights, need->engine.embedding, need->engine.work + need->pass,
-           need->total, row_bytes);
+           engine->weights, engine->embedding, engine->work + engine->rows + host,
+           engine_device_bytes(engine) + host, row_bytes);
     if (generate->knows_rows)
         printf("rows\t%" PRIu64 "\ndisk\t%.0f\n", generate->rows,
                (double)generate->rows * (double)(row_bytes + STREAM_TAG_BYTES));

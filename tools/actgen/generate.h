@@ -16,7 +16,7 @@ struct generate_setup {
     const char *device; /* "auto", "cpu", "cuda", "cuda:N" */
     unsigned threads;
     enum dtype type, row_type;
-    uint64_t batch; /* sequences of a pass */
+    uint64_t batch; /* sequences of a pass, 0: as many as the device likes */
     struct pass_rule rule;
     const char *norm; /* "estimate", "none" or a file */
     uint64_t norm_sequences;

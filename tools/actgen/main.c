@@ -34,8 +34,10 @@ static const struct opt actgen_table[] = {
     OPT_CHOICE("dtype", 0, S, type, "bf16|f32", "bf16", OPT_RECIPE, "what to compute in"),
     OPT_CHOICE("row-dtype", 0, S, row_type, "bf16|f32|int8", "bf16", OPT_RECIPE,
                "what rows are stored in"),
-    OPT_COUNT("batch", 0, S, batch, "N", 1, 65536, "8", 0,
-              "sequences per forward pass; never changes a result"),
+    OPT_COUNT(
+        "batch", 0, S, batch, "N", 1, 65536, NULL, 0,
+        "sequences per forward pass, by default 8, or more where more fit into one product of "
+        "the device; never changes a result"),
     OPT_FLAG("drop-bos", 0, S, drop_bos, 0, "position 0 of each sequence gives no row (default)"),
     OPT_FLAG("keep-bos", 0, S, keep_bos, OPT_RECIPE, "position 0 gives a row, too"),
     OPT_COUNT("skip-first", 0, S, skip_first, "N", 0, 4294967295.0, "0", OPT_RECIPE,

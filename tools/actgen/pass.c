@@ -13,14 +13,15 @@
 /* ids, positions, row, in_chunk and a tag */
 enum { TOKEN_BYTES = 4 * 4 + STREAM_TAG_BYTES };
 
-size_t pass_round_up(size_t tokens)
+size_t pass_round_up(size_t chunk, size_t tokens)
 {
-    return (tokens + PASS_CHUNK - 1) / PASS_CHUNK * PASS_CHUNK;
+    return (tokens + chunk - 1) / chunk * chunk;
 }
 
-uint64_t pass_bytes(size_t tokens, size_t sequences)
+uint64_t pass_bytes(size_t chunk, size_t tokens, size_t sequences)
 {
-    return (uint64_t)pass_round_up(tokens) * TOKEN_BYTES + sequences * sizeof(struct kernels_span);
+    return (uint64_t)pass_round_up(chunk, tokens) * TOKEN_BYTES +
+           sequences * sizeof(struct kernels_span);
 }
 
 void pass_free(struct pass *pass)
@@ -35,26 +36,27 @@ void pass_free(struct pass *pass)
     memset(pass, 0, sizeof *pass);
 }
 
-int pass_reserve(struct pass *pass, size_t tokens, size_t sequences)
+int pass_reserve(struct pass *pass, size_t chunk, size_t tokens, size_t sequences)
 {
     assert(pass->tokens == 0);
     pass_free(pass);
     /* Rows are numbered in 32 bits. */
-    if (tokens > UINT32_MAX - PASS_CHUNK)
+    if (tokens > UINT32_MAX - chunk)
         return log_fail(ERR_USAGE, "%zu tokens in one pass are too many; lower --batch", tokens);
-    size_t n = pass_round_up(tokens);
+    size_t n = pass_round_up(chunk, tokens);
     pass->ids = mem_alloc(n, sizeof *pass->ids);
     pass->positions = mem_alloc(n, sizeof *pass->positions);
     pass->spans = mem_alloc(sequences, sizeof *pass->spans);
     pass->row = mem_alloc(n, sizeof *pass->row);
     pass->in_chunk = mem_alloc(n, sizeof *pass->in_chunk);
-    pass->chunk_first = mem_alloc(n / PASS_CHUNK + 1, sizeof *pass->chunk_first);
+    pass->chunk_first = mem_alloc(n / chunk + 1, sizeof *pass->chunk_first);
     pass->tags = mem_alloc(n, STREAM_TAG_BYTES);
     if (pass->ids == NULL || pass->positions == NULL || pass->spans == NULL || pass->row == NULL ||
         pass->in_chunk == NULL || pass->chunk_first == NULL || pass->tags == NULL) {
         pass_free(pass);
         return mem_fail("the tokens of a pass", n, TOKEN_BYTES);
     }
+    pass->chunk = chunk;
     pass->capacity = n;
     pass->span_capacity = sequences;
     return 0;
@@ -93,7 +95,7 @@ void pass_add(struct pass *pass, const struct pass_rule *rule, struct pass_skipp
         } else {
             struct stream_tag tag = {index, position, id};
             stream_tag_put(pass->tags + pass->kept * STREAM_TAG_BYTES, tag);
-            pass->in_chunk[pass->kept] = (uint32_t)(token % PASS_CHUNK);
+            pass->in_chunk[pass->kept] = (uint32_t)(token % pass->chunk);
             pass->row[pass->kept++] = (uint32_t)token;
         }
     }
@@ -102,11 +104,12 @@ void pass_add(struct pass *pass, const struct pass_rule *rule, struct pass_skipp
 
 size_t pass_close(struct pass *pass)
 {
-    size_t padded = pass_round_up(pass->tokens), chunks = padded / PASS_CHUNK, kept = 0;
+    size_t padded = pass_round_up(pass->chunk, pass->tokens), chunks = padded / pass->chunk,
+           kept = 0;
     for (size_t token = pass->tokens; token < padded; token++)
         pass->ids[token] = pass->positions[token] = 0;
     for (size_t chunk = 0; chunk < chunks; chunk++) {
-        while (kept < pass->kept && pass->row[kept] < chunk * PASS_CHUNK)
+        while (kept < pass->kept && pass->row[kept] < chunk * pass->chunk)
             kept++;
         pass->chunk_first[chunk] = kept;
     }

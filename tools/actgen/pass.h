@@ -1,8 +1,9 @@
 /* pass.h - the tokens of one forward pass on the host, and which of them give rows.
  *
- * A pass is whole sequences, one behind the other, filled up to whole chunks of PASS_CHUNK tokens
- * with token 0. Products run over one chunk at a time, so their shape is the same for every token
- * of every pass, whatever --batch and the sequences' lengths are: rows cannot depend on them.
+ * A pass is whole sequences, one behind the other, filled up to whole chunks of the device's
+ * chunk_tokens (kernels/kernels.h) with token 0. Products run over one chunk at a time, so their
+ * shape is the same for every token of every pass, whatever --batch and the sequences' lengths are:
+ * rows cannot depend on them.
  */
 #ifndef CCPIPE_PASS_H
 #define CCPIPE_PASS_H
@@ -13,10 +14,6 @@
 
 #include "common/err.h"
 #include "kernels/kernels.h"
-
-/* Tokens of one matrix product: enough to hide reading the weights, and small enough that what goes
- * from one product to the next stays in the cache. */
-enum { PASS_CHUNK = 512 };
 
 /* Which tokens give rows: positions from `first` on, but for these ids. */
 struct pass_rule {
@@ -31,7 +28,8 @@ struct pass_skipped {
 };
 
 struct pass {
-    size_t capacity; /* tokens, a multiple of PASS_CHUNK */
+    size_t chunk;    /* tokens of a chunk */
+    size_t capacity; /* tokens, whole chunks */
     size_t span_capacity;
     size_t tokens;
     uint32_t *ids, *positions;  /* (capacity) */
@@ -45,17 +43,17 @@ struct pass {
     uint8_t *tags;       /* (kept, STREAM_TAG_BYTES) */
 };
 
-/* Room for `tokens` tokens (rounded up to chunks) of at most `sequences` sequences; an existing
- * pass, which is empty, is made larger. Zeroed before the first call; pass_free() frees the
- * members. */
-int pass_reserve(struct pass *pass, size_t tokens, size_t sequences) MUST_CHECK;
+/* Room for `tokens` tokens (rounded up to chunks of `chunk`) of at most `sequences` sequences; an
+ * existing pass, which is empty, is made larger. Zeroed before the first call; pass_free() frees
+ * the members. */
+int pass_reserve(struct pass *pass, size_t chunk, size_t tokens, size_t sequences) MUST_CHECK;
 void pass_free(struct pass *pass);
 
 /* Bytes that pass_reserve() takes. */
-uint64_t pass_bytes(size_t tokens, size_t sequences);
+uint64_t pass_bytes(size_t chunk, size_t tokens, size_t sequences);
 
 /* tokens rounded up to whole chunks. */
-size_t pass_round_up(size_t tokens);
+size_t pass_round_up(size_t chunk, size_t tokens);
 
 bool pass_fits(const struct pass *pass, uint32_t length);
 

@@ -136,11 +136,13 @@ static void take(void *context, size_t source, size_t chunk, const float *d_valu
     (void)source;
     (void)chunk;
     double start = seconds_now();
-    bench.plain->row_norms(bench.on.queue, taken->d_norms, d_values, PASS_CHUNK, shape.width);
+    bench.plain->row_norms(bench.on.queue, taken->d_norms, d_values, bench.plain->chunk_tokens,
+                           shape.width);
     spent[ROW_NORMS] += seconds_now() - start;
     start = seconds_now();
     bench.plain->emit_rows(bench.on.queue, taken->d_rows, d_values, taken->d_index, 0.25f,
-                           DTYPE_BF16, PASS_CHUNK, 2 * shape.width, 0, 0, shape.width);
+                           DTYPE_BF16, bench.plain->chunk_tokens, 2 * shape.width, 0, 0,
+                           shape.width);
     spent[EMIT] += seconds_now() - start;
 }
 
@@ -168,9 +170,9 @@ static void *device_numbers(size_t n, uint32_t modulus)
 /* Seconds of the fastest of REPEATS passes; `spent` is of that one. */
 static double run_passes(const struct gemma2 *model, size_t tokens)
 {
-    struct taken taken = {device_memory(PASS_CHUNK * sizeof(float)),
-                          device_memory(2 * (size_t)PASS_CHUNK * shape.width),
-                          device_numbers(PASS_CHUNK, PASS_CHUNK)};
+    struct taken taken = {device_memory(bench.plain->chunk_tokens * sizeof(float)),
+                          device_memory(2 * (size_t)bench.plain->chunk_tokens * shape.width),
+                          device_numbers(bench.plain->chunk_tokens, bench.plain->chunk_tokens)};
     struct gemma2_work work;
     for (size_t i = 0; i < GEMMA2_BUFFERS; i++)
         work.d_buffers[i] =
@@ -181,7 +183,7 @@ static double run_passes(const struct gemma2 *model, size_t tokens)
     for (size_t i = 0; i < bench.batch; i++)
         spans[i] = (struct kernels_span){(uint32_t)i * LENGTH, LENGTH};
     struct gemma2_pass pass = {device_numbers(tokens, VOCAB), device_numbers(tokens, LENGTH), spans,
-                               bench.batch, tokens / PASS_CHUNK};
+                               bench.batch, tokens / bench.plain->chunk_tokens};
     double best = 0, best_spent[OPERATIONS] = {0};
     for (int i = 0; i <= REPEATS; i++) {
         memset(spent, 0, sizeof spent);
@@ -291,7 +293,7 @@ int main(int argc, char **argv)
         require(log_fail_errno("cannot make a folder"));
     char *path = io_join(folder, "model.safetensors");
     require(random_model_write(path, &shape, bench.layers, 49));
-    require(kernels_open(&bench.plain, &bench.on.device, "auto", bench.threads, bench.type));
+    require(kernels_open(&bench.plain, &bench.on.device, "cpu", bench.threads, bench.type));
     require(bench.plain->queue_create(bench.on.device, &bench.on.queue));
     bench.on.kernels = timed_table();
     bench.on.type = bench.type;
