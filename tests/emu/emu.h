@@ -42,6 +42,8 @@ cudaError_t emu_enqueue(cudaStream_t stream, std::function<cudaError_t()> body);
 
 /* False if [address, address + bytes) is not inside one piece of device memory. */
 bool emu_is_device(const void *address, size_t bytes);
+/* The same of the host's page-locked memory. */
+bool emu_is_locked(const void *address, size_t bytes);
 /* False, with a line on stderr, if somebody wrote around a piece of device memory. */
 bool emu_memory_intact(void);
 

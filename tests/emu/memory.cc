@@ -213,13 +213,33 @@ cudaError_t emu_release(void *memory, bool mapped)
     return cudaSuccess;
 }
 
+/* Page-locked memory: where a piece begins, and its size. */
+static std::map<const unsigned char *, size_t> locked;
+
 cudaError_t cudaMallocHost(void **memory, size_t bytes)
 {
-    return posix_memalign(memory, 4096, bytes) == 0 ? cudaSuccess : cudaErrorMemoryAllocation;
+    std::lock_guard<std::recursive_mutex> guard(emu_lock);
+    if (posix_memalign(memory, 4096, bytes) != 0)
+        return cudaErrorMemoryAllocation;
+    locked[static_cast<unsigned char *>(*memory)] = bytes;
+    return cudaSuccess;
 }
 
 cudaError_t cudaFreeHost(void *memory)
 {
+    std::lock_guard<std::recursive_mutex> guard(emu_lock);
+    if (locked.erase(static_cast<unsigned char *>(memory)) == 0)
+        return cudaErrorInvalidValue;
     free(memory);
     return cudaSuccess;
+}
+
+bool emu_is_locked(const void *address, size_t bytes)
+{
+    const unsigned char *at = static_cast<const unsigned char *>(address);
+    auto next = locked.upper_bound(at);
+    if (next == locked.begin())
+        return false;
+    --next;
+    return at + bytes <= next->first + next->second;
 }

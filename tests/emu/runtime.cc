@@ -277,6 +277,7 @@ cudaError_t cudaIpcCloseMemHandle(void *memory)
     return sticky != cudaSuccess ? sticky : error;
 }
 
+/* To host memory that is not page-locked the host waits until it is done. */
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
                             cudaStream_t stream)
 {
@@ -286,10 +287,12 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaM
     bool to_device = kind != cudaMemcpyDeviceToHost, from_device = kind != cudaMemcpyHostToDevice;
     if (emu_is_device(to, bytes) != to_device || emu_is_device(from, bytes) != from_device)
         return cudaErrorInvalidValue;
-    return emu_enqueue(stream, [=] {
+    cudaError_t error = emu_enqueue(stream, [=] {
         memmove(to, from, bytes);
         return cudaSuccess;
     });
+    bool waits = !to_device && !emu_is_locked(to, bytes);
+    return error == cudaSuccess && waits ? cudaStreamSynchronize(stream) : error;
 }
 
 /* Done on return: what the device does is waited for. */

@@ -253,6 +253,34 @@ static void tall_products_match_f64(void **state)
     parity_close(&parity);
 }
 
+/* A bias that is taken in two terms has none left of an infinity. */
+static void a_bias_may_be_infinite(void **state)
+{
+    (void)state;
+    static const float special[] = {INFINITY, -INFINITY, NAN};
+    static const enum dtype types[] = {DTYPE_F32, DTYPE_BF16};
+    for (size_t t = 0; t < 2; t++) {
+        struct parity parity;
+        struct product p;
+        struct kernels_gemm_shape shape = {
+            .m = 3, .n = 8, .k = 4, .bias = true, .a = types[t], .b = types[t], .c = types[t]};
+        parity_open(&parity, 2, types[t]);
+        product_make(&p, &parity, &shape);
+        memcpy(p.bias, special, sizeof special);
+        parity_put(&parity, p.d_bias, p.bias, DTYPE_F32, 8);
+        product_run(&p, &parity);
+        float c[3 * 8];
+        parity_get(&parity, c, p.d_c, types[t], 3 * 8);
+        for (size_t i = 0; i < 3 * 8; i++)
+            if (i % 8 < 3)
+                parity_near((double)c[i], (double)special[i % 8], 0, "c", i);
+            else
+                assert_true(isfinite(c[i]));
+        product_free(&p, &parity);
+        parity_close(&parity);
+    }
+}
+
 /* One packed matrix serves another product of the same shape, and the same inputs give the same
  * bytes. */
 static void products_repeat(void **state)
@@ -287,6 +315,7 @@ int main(void)
         cmocka_unit_test(a_row_does_not_depend_on_its_place),
         cmocka_unit_test(products_in_blocks_match_f64),
         cmocka_unit_test(tall_products_match_f64),
+        cmocka_unit_test(a_bias_may_be_infinite),
         cmocka_unit_test(products_repeat),
     };
     log_init("test_kernels_gemm", LOG_WARNING);
