@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -194,6 +195,20 @@ int io_pread(const struct io_file *file, void *to, size_t size, int64_t offset)
     return 0;
 }
 
+/* A write that cancel_fd may end: no more than what a pipe that is ready takes without waiting. */
+static ssize_t io_put_cancelled(const struct io_file *file, const char *from, size_t size)
+{
+    struct pollfd wait[2] = {{.fd = file->fd, .events = POLLOUT},
+                             {.fd = file->cancel_fd, .events = POLLIN}};
+    if (poll(wait, 2, -1) < 0)
+        return -1;
+    if (wait[1].revents != 0) {
+        errno = ECANCELED;
+        return -1;
+    }
+    return write(file->fd, from, size < PIPE_BUF ? size : PIPE_BUF);
+}
+
 /* One write() with the time that it took; as write(). */
 static ssize_t io_put(struct io_file *file, const char *from, size_t size)
 {
@@ -201,7 +216,8 @@ static ssize_t io_put(struct io_file *file, const char *from, size_t size)
         return write(file->fd, from, size);
     int64_t start = io_clock_ns();
     file->waiting_since_ns = start;
-    ssize_t n = write(file->fd, from, size);
+    ssize_t n =
+        file->cancel_fd > 0 ? io_put_cancelled(file, from, size) : write(file->fd, from, size);
     if (n < 0 && errno == EAGAIN) { /* somebody made our standard output non-blocking */
         struct pollfd wait = {.fd = file->fd, .events = POLLOUT};
         poll(&wait, 1, 1000);
@@ -227,6 +243,8 @@ static int io_write_all(struct io_file *file, const char *from, size_t size)
         }
         if (errno == EPIPE)
             return ERR_CLOSED;
+        if (errno == ECANCELED)
+            return ERR_INTERRUPTED;
         if (errno != EINTR && errno != EAGAIN)
             return log_fail_errno("cannot write '%s' at offset %" PRId64, file->name, file->offset);
         if (sig_pending() == 0)

@@ -26,7 +26,7 @@ struct io_file {
     bool pipe;     /* a pipe, FIFO or socket: another process is at its other end */
     int failed;    /* the code that a write failed with; nothing is written after it */
     int cancel_fd; /* a descriptor that ends a wait with ERR_INTERRUPTED once it is readable
-                      (polled beside sig_fd()); 0: none */
+                      (for input polled beside sig_fd()); 0: none */
     char *name;    /* for messages: the path, "standard input", "standard output" */
     _Atomic int64_t offset;           /* bytes read or written through this struct */
     _Atomic int64_t waited_ns;        /* time spent inside waiting reads or writes */

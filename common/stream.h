@@ -181,6 +181,9 @@ int stream_writer_rows(struct stream_writer *writer, const uint8_t *tags, const 
 int stream_writer_sequence(struct stream_writer *writer, uint64_t index, const uint32_t *ids,
                            uint32_t length) MUST_CHECK;
 
+/* Writes that wait end with ERR_INTERRUPTED once `fd` is readable, which stays the caller's. */
+void stream_writer_watch(struct stream_writer *writer, int fd);
+
 /* Sends what is buffered now (a live reader waits for it); records then depend on when it is
  * called, so it is called at places that the input alone determines. */
 int stream_writer_flush(struct stream_writer *writer) MUST_CHECK;

@@ -296,6 +296,11 @@ static int writer_submit_json(struct stream_writer *writer, uint16_t type, const
     return status;
 }
 
+void stream_writer_watch(struct stream_writer *writer, int fd)
+{
+    writer->file.cancel_fd = fd;
+}
+
 int stream_writer_begin(struct stream_writer *writer, const struct begin *begin)
 {
     assert(writer->phase != WRITER_BEGUN);

@@ -17,6 +17,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -267,6 +268,44 @@ static void a_wait_can_be_ended_by_a_descriptor(void **state)
     }
 }
 
+static void *cancel_when_it_waits(void *argument)
+{
+    struct io_file *file = argument;
+    while (file->waiting_since_ns == 0 || file->offset == 0)
+        sched_yield();
+    return cancel_run(&file[1].fd);
+}
+
+/* More than the pipe takes, and nobody reads: what is there then is what is said to be written. */
+static void a_write_can_be_ended_by_a_descriptor(void **state)
+{
+    (void)state;
+    enum { BYTES = 4 << 20 };
+    int ends[2], cancel[2], there;
+    struct io_file file[2] = {IO_FILE_CLOSED, IO_FILE_CLOSED};
+    pthread_t thread;
+    void *failed, *bytes = calloc(BYTES, 1);
+    assert_non_null(bytes);
+    assert_int_equal(pipe(ends) | pipe(cancel), 0);
+    assert_int_equal(io_wrap(&file[0], ends[1], "a pipe"), 0);
+    file[0].cancel_fd = cancel[0];
+    file[1].fd = cancel[1];
+    assert_int_equal(pthread_create(&thread, NULL, cancel_when_it_waits, file), 0);
+    assert_int_equal(io_write(&file[0], bytes, BYTES), ERR_INTERRUPTED);
+    pthread_join(thread, &failed);
+    assert_null(failed);
+    assert_int_equal(ioctl(ends[0], FIONREAD, &there), 0);
+    assert_int_equal(there, file[0].offset);
+    assert_in_range(there, 1, BYTES - 1);
+    assert_int_equal(io_write(&file[0], bytes, 1), ERR_INTERRUPTED);
+    assert_int_equal(io_close(&file[0]), 0);
+    for (int i = 0; i < 2; i++) {
+        close(ends[i]);
+        close(cancel[i]);
+    }
+    free(bytes);
+}
+
 /* ---- signals: each in a child with handlers of its own */
 
 static void *read_run(void *argument)
@@ -404,6 +443,7 @@ int main(void)
         cmocka_unit_test(short_reads_of_a_pipe_are_joined),
         cmocka_unit_test(a_reader_that_went_away_is_closed),
         cmocka_unit_test(a_wait_can_be_ended_by_a_descriptor),
+        cmocka_unit_test(a_write_can_be_ended_by_a_descriptor),
         cmocka_unit_test(a_signal_ends_a_wait_for_input),
         cmocka_unit_test(a_signal_lets_a_write_end_while_the_reader_lives),
         cmocka_unit_test(a_signal_ends_a_write_that_nobody_reads),

@@ -116,12 +116,20 @@ static void add_norms(const struct run *run, size_t i)
             (double)engine_norms(run->emit->engine, source)[oldest_pass(run)->row[i]];
 }
 
+static uint32_t oldest_buffer(const struct run *run)
+{
+    return run->emit->buffers[run->passes % engine_depth(run->emit->engine)];
+}
+
 /* Writes rows first .. end - 1 of the pass, of which none is left out. */
 static int write_rows(const struct run *run, size_t first, size_t end)
 {
     const struct engine *engine = run->emit->engine;
     if (first == end || run->writer == NULL)
         return 0;
+    if (run->emit->window != NULL)
+        return window_write(run->emit->window, oldest_pass(run)->tags, oldest_buffer(run), first,
+                            end);
     return stream_writer_rows(run->writer, oldest_pass(run)->tags + first * STREAM_TAG_BYTES,
                               engine_rows(engine) + first * engine_row_bytes(engine), end - first);
 }
@@ -151,6 +159,24 @@ static int take_rows(struct run *run)
     return status;
 }
 
+/* Before and behind take_rows(), where the rows stay on the device. */
+static int announce_rows(const struct run *run)
+{
+    size_t kept = oldest_pass(run)->kept, served = 0;
+    if (run->writer == NULL || run->emit->window == NULL)
+        return 0;
+    for (size_t i = 0; i < kept; i++)
+        served += is_finite_row(run, i);
+    return window_announce(run->emit->window, oldest_buffer(run), kept, served);
+}
+
+static int flush_rows(const struct run *run)
+{
+    if (run->writer == NULL || run->emit->window == NULL)
+        return 0;
+    return stream_writer_flush(run->writer);
+}
+
 static json_t *metrics_line(const struct run *run)
 {
     const struct emit *emit = run->emit;
@@ -177,7 +203,11 @@ static int finish_pass(struct run *run)
 {
     int status = engine_finish(run->emit->engine);
     if (status == 0)
+        status = announce_rows(run);
+    if (status == 0)
         status = take_rows(run);
+    if (status == 0)
+        status = flush_rows(run);
     pass_clear(oldest_pass(run));
     run->passes++;
     if (status == 0)
@@ -201,7 +231,12 @@ static int start_pass(struct run *run)
     struct pass *pass = next_pass(run);
     if (pass->tokens == 0)
         return 0;
-    int status = engine_start(emit->engine, pass, pass_close(pass), run->factors);
+    uint32_t *buffer = &emit->buffers[run->started % engine_depth(emit->engine)];
+    int status = 0;
+    if (run->writer != NULL && emit->window != NULL)
+        status = window_take(emit->window, buffer);
+    if (status == 0)
+        status = engine_start(emit->engine, pass, pass_close(pass), run->factors, *buffer);
     if (status != 0)
         return status;
     run->started++;
@@ -213,6 +248,12 @@ static int start_pass(struct run *run)
 /* A sequence that is longer than the room for a whole pass. */
 static int grow(struct emit *emit, uint32_t length)
 {
+    if (emit->window != NULL)
+        return log_fail(ERR_USAGE,
+                        "a sequence of %" PRIu32
+                        " tokens does not fit into the buffers of %zu that "
+                        "the trainer reads from; raise --batch",
+                        length, emit->passes[0].capacity);
     log_verbose("a sequence of %" PRIu32 " tokens: more memory is taken", length);
     struct engine_memory memory;
     size_t capacity = emit->passes[0].capacity, tokens = length > capacity ? length : capacity;

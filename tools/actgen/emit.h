@@ -9,6 +9,7 @@
 #include "common/stream.h"
 #include "engine.h"
 #include "tokens.h"
+#include "window.h"
 
 struct emit {
     struct engine *engine;
@@ -19,6 +20,8 @@ struct emit {
     uint32_t length;    /* of a sequence, that is reserved */
     uint64_t announced; /* rows that BEGIN says, 0: unknown */
     struct pass passes[ENGINE_DEPTH];
+    struct window *window;          /* where rows stay on the device, else NULL */
+    uint32_t buffers[ENGINE_DEPTH]; /* in which the rows of a pass lie there */
 
     /* of the run going on */
     struct pass_skipped skipped;

@@ -9,6 +9,8 @@
  * The host starts no pass in a slot before it has waited for the last one there, which is why no
  * queue has to wait before it fills one. Weights and the buffers of the forward pass are shared:
  * passes are in order on `queue`. Where operations are done when they return there is one slot.
+ *
+ * With a window the rows stay where they are made, and hashes of them come back in their place.
  */
 #include "engine.h"
 
@@ -19,6 +21,7 @@
 
 #include "common/log.h"
 #include "common/mem.h"
+#include "common/stream.h"
 
 /* Where a source's values, and for int8 its quantum, lie in a row. */
 struct place {
@@ -29,8 +32,9 @@ struct place {
 struct slot {
     void *tokens; /* (3, tokens) u32: ids, positions, index; page-locked */
     void *norms;  /* (S, tokens) f32; page-locked */
-    void *rows;   /* (tokens, row_bytes); page-locked */
-    void *d_tokens, *d_norms, *d_rows;
+    void *rows;   /* (tokens, row_bytes), with a window (tokens, 2) u64 hashes; page-locked */
+    void *tags;   /* (tokens, 16) with a window; page-locked */
+    void *d_tokens, *d_norms, *d_rows, *d_tags;
     struct kernels_event *filled, *computed, *done; /* of copies, queue, results */
 };
 
@@ -49,12 +53,14 @@ struct engine {
     size_t tokens; /* that are reserved */
     struct gemma2_work work;
     struct slot slots[ENGINE_DEPTH];
+    void *d_window;             /* (buffers, tokens, row_bytes) */
     uint64_t started, finished; /* passes; each takes the next slot in turn */
 
     /* the pass that is being started */
     const struct pass *pass;
     const double *factors;
     struct slot *slot;
+    uint8_t *d_rows; /* (tokens, row_bytes), the slot's or a buffer */
 };
 
 static uint32_t source_width(const struct engine *engine, size_t source)
@@ -147,6 +153,12 @@ size_t engine_chunk(const struct engine *engine)
     return engine->on.kernels->chunk_tokens;
 }
 
+/* Bytes of what comes back of a row: itself, or its hash. */
+static size_t back_bytes(const struct engine *engine)
+{
+    return engine->setup.buffers > 0 ? 2 * sizeof(uint64_t) : engine->row_bytes;
+}
+
 /* Bytes of a token but for its row, in all slots, on each side. */
 static uint64_t token_bytes(const struct engine *engine)
 {
@@ -160,8 +172,9 @@ int engine_measure(const struct engine *engine, size_t tokens, uint32_t length,
     *memory = (struct engine_memory){0};
     tokens = pass_round_up(engine_chunk(engine), tokens);
     memory->work = tokens * token_bytes(engine);
-    memory->rows = tokens * engine_depth(engine) * engine->row_bytes;
+    memory->rows = tokens * engine_depth(engine) * back_bytes(engine);
     memory->host = memory->work + memory->rows;
+    memory->rows += tokens * engine->setup.buffers * engine->row_bytes;
     for (size_t i = 0; i < GEMMA2_BUFFERS; i++)
         memory->work += buffer_bytes(engine, (enum gemma2_buffer)i, tokens);
     for (size_t i = 0; i < engine->setup.sources->model_count; i++) {
@@ -230,8 +243,8 @@ static void release(struct engine *engine)
     wait_for_all(engine);
     for (size_t i = 0; i < ENGINE_DEPTH; i++) {
         struct slot *slot = &engine->slots[i];
-        void **d_memory[] = {&slot->d_tokens, &slot->d_norms, &slot->d_rows};
-        void **memory[] = {&slot->tokens, &slot->norms, &slot->rows};
+        void **d_memory[] = {&slot->d_tokens, &slot->d_norms, &slot->d_rows, &slot->d_tags};
+        void **memory[] = {&slot->tokens, &slot->norms, &slot->rows, &slot->tags};
         for (size_t k = 0; k < sizeof memory / sizeof *memory; k++) {
             kernels->free(device, *d_memory[k]);
             kernels->host_free(device, *memory[k]);
@@ -242,6 +255,8 @@ static void release(struct engine *engine)
         kernels->free(device, engine->work.d_buffers[i]);
         engine->work.d_buffers[i] = NULL;
     }
+    kernels->free(device, engine->d_window);
+    engine->d_window = NULL;
     engine->tokens = 0;
 }
 
@@ -294,8 +309,20 @@ static int reserve_slot(const struct engine *engine, struct slot *slot, size_t t
         status = reserve_both(engine, &slot->norms, &slot->d_norms, tokens,
                               engine->setup.sources->count * sizeof(float));
     if (status == 0)
-        status = reserve_both(engine, &slot->rows, &slot->d_rows, tokens, engine->row_bytes);
+        status = reserve_both(engine, &slot->rows, &slot->d_rows, tokens, back_bytes(engine));
+    if (status == 0 && engine->setup.buffers > 0)
+        status = reserve_both(engine, &slot->tags, &slot->d_tags, tokens, STREAM_TAG_BYTES);
     return status;
+}
+
+static int reserve_window(struct engine *engine, size_t tokens)
+{
+    size_t bytes, buffers = engine->setup.buffers;
+    if (buffers == 0)
+        return 0;
+    if (!mem_mul(&bytes, tokens * buffers, engine->row_bytes))
+        return mem_fail("the window", tokens * buffers, engine->row_bytes);
+    return engine->on.kernels->alloc(engine->on.device, &engine->d_window, bytes);
 }
 
 int engine_reserve(struct engine *engine, size_t tokens, uint32_t length)
@@ -306,6 +333,8 @@ int engine_reserve(struct engine *engine, size_t tokens, uint32_t length)
     int status = 0;
     for (size_t i = 0; i < engine_depth(engine) && status == 0; i++)
         status = reserve_slot(engine, &engine->slots[i], n);
+    if (status == 0)
+        status = reserve_window(engine, n);
     for (size_t i = 0; i < GEMMA2_BUFFERS && status == 0; i++)
         status = engine->on.kernels->alloc(engine->on.device, &engine->work.d_buffers[i],
                                            (size_t)buffer_bytes(engine, (enum gemma2_buffer)i, n));
@@ -336,8 +365,7 @@ static void tap(void *context, size_t source, size_t chunk, const float *d_value
     size_t count = engine->pass->chunk_first[chunk + 1] - first;
     if (engine->factors == NULL || count == 0)
         return;
-    kernels->emit_rows(engine->on.queue,
-                       (uint8_t *)engine->slot->d_rows + first * engine->row_bytes, d_values,
+    kernels->emit_rows(engine->on.queue, engine->d_rows + first * engine->row_bytes, d_values,
                        slot_tokens(engine, engine->slot->d_tokens, TOKENS_INDEX) + first,
                        (float)engine->factors[source], engine->setup.row_type, count,
                        engine->row_bytes, place->at, place->quantum_at, width);
@@ -359,6 +387,11 @@ static void upload_tokens(struct engine *engine, const struct pass *pass, size_t
         kernels->upload(engine->copies, slot_tokens(engine, slot->d_tokens, i), staged,
                         parts[i].count * sizeof *staged);
     }
+    if (engine->setup.buffers > 0) {
+        size_t bytes = pass->kept * STREAM_TAG_BYTES;
+        memcpy(slot->tags, pass->tags, bytes);
+        kernels->upload(engine->copies, slot->d_tags, slot->tags, bytes);
+    }
     kernels->event_record(engine->copies, slot->filled);
     kernels->event_wait(engine->on.queue, slot->filled);
 }
@@ -367,6 +400,9 @@ static void download_results(struct engine *engine, const struct pass *pass, siz
 {
     const struct kernels *kernels = engine->on.kernels;
     const struct slot *slot = engine->slot;
+    if (engine->factors != NULL && engine->setup.buffers > 0)
+        kernels->hash_rows(engine->on.queue, slot->d_rows, slot->d_tags, engine->d_rows, NULL,
+                           pass->kept, engine->row_bytes);
     kernels->event_record(engine->on.queue, slot->computed);
     kernels->event_wait(engine->results, slot->computed);
     for (size_t i = 0; i < engine->setup.sources->count; i++)
@@ -374,12 +410,12 @@ static void download_results(struct engine *engine, const struct pass *pass, siz
                           (float *)slot->d_norms + i * engine->tokens, tokens * sizeof(float));
     if (engine->factors != NULL)
         kernels->download(engine->results, slot->rows, slot->d_rows,
-                          pass->kept * engine->row_bytes);
+                          pass->kept * back_bytes(engine));
     kernels->event_record(engine->results, slot->done);
 }
 
 int engine_start(struct engine *engine, const struct pass *pass, size_t chunks,
-                 const double *factors)
+                 const double *factors, uint32_t buffer)
 {
     size_t tokens = chunks * engine_chunk(engine);
     assert(tokens <= engine->tokens);
@@ -388,6 +424,10 @@ int engine_start(struct engine *engine, const struct pass *pass, size_t chunks,
     engine->slot = slot;
     engine->pass = pass;
     engine->factors = factors;
+    engine->d_rows = slot->d_rows;
+    if (engine->setup.buffers > 0)
+        engine->d_rows =
+            (uint8_t *)engine->d_window + (size_t)buffer * engine->tokens * engine->row_bytes;
     upload_tokens(engine, pass, tokens);
     struct gemma2_pass on_device = {slot_tokens(engine, slot->d_tokens, TOKENS_IDS),
                                     slot_tokens(engine, slot->d_tokens, TOKENS_POSITIONS),
@@ -435,9 +475,29 @@ const uint8_t *engine_rows(const struct engine *engine)
     return engine->slot->rows;
 }
 
+const uint64_t *engine_hashes(const struct engine *engine)
+{
+    return engine->slot->rows;
+}
+
 const float *engine_norms(const struct engine *engine, size_t source)
 {
     return (const float *)engine->slot->norms + source * engine->tokens;
+}
+
+void *engine_window(const struct engine *engine)
+{
+    return engine->d_window;
+}
+
+size_t engine_capacity(const struct engine *engine)
+{
+    return engine->tokens;
+}
+
+const struct gemma2_device *engine_device(const struct engine *engine)
+{
+    return &engine->on;
 }
 
 size_t engine_row_bytes(const struct engine *engine)

@@ -26,6 +26,7 @@ struct engine_setup {
     unsigned threads;
     enum dtype type;     /* of computation */
     enum dtype row_type; /* of what is written */
+    uint32_t buffers;    /* of a window on the device in which rows stay; 0: they come back */
     const struct sources *sources;
     const struct modeldir *dirs; /* (sources->model_count) */
 };
@@ -60,6 +61,9 @@ void engine_tell_memory(const struct engine *engine, const struct engine_memory 
 /* hashes: (models) what gemma2_load() says. */
 int engine_load(struct engine *engine, char (*hashes)[33]) MUST_CHECK;
 
+/* Where the models are. */
+const struct gemma2_device *engine_device(const struct engine *engine);
+
 /* Passes that may be under way, at most ENGINE_DEPTH. */
 enum { ENGINE_DEPTH = 2 };
 unsigned engine_depth(const struct engine *engine);
@@ -72,18 +76,26 @@ int engine_reserve(struct engine *engine, size_t tokens, uint32_t length) MUST_C
 
 /* Starts a pass that pass_close() has finished, within what was reserved and with fewer than
  * engine_depth() under way. factors (source count): what rows are multiplied with; NULL: no rows,
- * norms alone. The pass is not read after the return. ERR_INTERRUPTED, or a device's failure: then
- * it is not under way. */
+ * norms alone. buffer: of the window, where there is one and rows are wanted, in which they stay.
+ * The pass is not read after the return. ERR_INTERRUPTED, or a device's failure: then it is not
+ * under way. */
 int engine_start(struct engine *engine, const struct pass *pass, size_t chunks,
-                 const double *factors) MUST_CHECK;
+                 const double *factors, uint32_t buffer) MUST_CHECK;
 
 /* Waits for the oldest pass under way. A device's failure, which may be that of a later pass. */
 int engine_finish(struct engine *engine) MUST_CHECK;
 
 /* Of the pass finished last, until the next is started: its kept rows (kept, row bytes), and a
- * source's f32 norms before scaling, by token of the pass. */
+ * source's f32 norms before scaling, by token of the pass. Where there is a window, their hashes
+ * (kept, 2) as hash_rows() gives them, instead of rows. */
 const uint8_t *engine_rows(const struct engine *engine);
+const uint64_t *engine_hashes(const struct engine *engine);
 const float *engine_norms(const struct engine *engine, size_t source);
+
+/* The window (buffers, capacity, row bytes) in device memory, and what a buffer has room for. Valid
+ * until engine_reserve(). */
+void *engine_window(const struct engine *engine);
+size_t engine_capacity(const struct engine *engine);
 
 size_t engine_row_bytes(const struct engine *engine);
 

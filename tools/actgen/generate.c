@@ -97,9 +97,11 @@ static int open_engine(struct generate *generate)
                                   .threads = setup->threads,
                                   .type = setup->type,
                                   .row_type = setup->row_type,
+                                  .buffers = setup->stays ? WINDOW_BUFFERS : 0,
                                   .sources = setup->sources,
                                   .dirs = generate->dirs};
-    return engine_open(&generate->engine, &engine);
+    int status = engine_open(&generate->engine, &engine);
+    return status == 0 && setup->stays ? window_check_device(generate->engine) : status;
 }
 
 /* All sequences of a pass, each as long as BEGIN says; where it does not say, a guess. Without
@@ -121,7 +123,8 @@ static int size_passes(struct generate *generate, const struct begin *begin)
                         "%" PRIu64 " sequences of %" PRIu64 " tokens are too many for one pass; "
                         "lower --batch",
                         generate->batch, length);
-    generate->length = (uint32_t)length;
+    /* Buffers that are shared cannot grow: then a sequence may take a whole pass. */
+    generate->length = (uint32_t)(generate->setup->stays ? pass_round_up(chunk, tokens) : length);
     generate->pass_tokens = (size_t)tokens;
     return 0;
 }
@@ -266,9 +269,12 @@ static int write_begin(struct generate *generate)
     int status = make_begin(generate, &begin);
     if (status != 0)
         return status;
-    status = stream_writer_begin(generate->writer, &begin);
+    if (generate->setup->stays)
+        status = window_open(&generate->emit.window, generate->engine, generate->writer, &begin);
+    if (status == 0)
+        status = stream_writer_begin(generate->writer, &begin);
     begin_free(&begin);
-    return status;
+    return status == 0 && generate->setup->stays ? window_accept(generate->emit.window) : status;
 }
 
 static int write_end(struct generate *generate)
@@ -364,8 +370,13 @@ static int produce(struct generate *generate)
             emit_rows(&generate->emit, generate->writer, generate->factors, generate->progress);
     if (status == 0) {
         compare_rows(generate);
-        return write_end(generate);
+        status = write_end(generate);
+        if (status == 0 && setup->stays)
+            status = window_finish(generate->emit.window);
+        return setup->stays ? window_status(generate->emit.window, status) : status;
     }
+    if (generate->emit.window != NULL)
+        status = window_status(generate->emit.window, status);
     if (status != ERR_CLOSED && status != ERR_IO)
         abort_output(generate, status);
     return status;
@@ -375,6 +386,7 @@ static int finish(struct generate *generate, int status)
 {
     int stopped = progress_stop(generate->progress);
     stream_writer_free(generate->writer);
+    window_free(generate->emit.window);
     tokens_free(generate->tokens);
     emit_free(&generate->emit);
     engine_free(generate->engine);
@@ -389,7 +401,9 @@ static int finish(struct generate *generate, int status)
 int generate_run(const struct generate_setup *setup)
 {
     struct generate generate = {.setup = setup};
-    int status = prepare(&generate);
+    int status = setup->stays ? window_check_output(setup->output) : 0;
+    if (status == 0)
+        status = prepare(&generate);
     if (status == 0)
         status = open_tokens(&generate);
     if (status == 0)

@@ -25,6 +25,7 @@ struct generate_setup {
     size_t path_count;
     const char *output; /* NULL: standard output */
     enum stream_codec codec;
+    bool stays;           /* rows stay on the device: --via cuda-ipc */
     const char *metrics;  /* or NULL */
     const json_t *recipe; /* options that change the rows, for BEGIN; borrowed */
 };

@@ -21,7 +21,7 @@ struct actgen_options {
 
 /* The words of the choices below, in their order. */
 static const enum dtype actgen_types[] = {DTYPE_BF16, DTYPE_F32, DTYPE_I8};
-enum { VIA_INLINE, FORMAT_STREAM = 0 };
+enum { VIA_INLINE, VIA_CUDA_IPC = 3, FORMAT_STREAM = 0 };
 
 #define S struct actgen_options
 static const struct opt actgen_table[] = {
@@ -50,8 +50,10 @@ static const struct opt actgen_table[] = {
     OPT_COUNT("norm-sequences", 0, S, norm_sequences, "N", 1, 4294967295.0, "400", 0,
               "sequences to estimate from; they are held in memory"),
     OPT_STRING("norm-out", 0, S, norm_out, "FILE", NULL, OPT_WRITES, "write the factors to FILE"),
-    OPT_CHOICE("via", 0, S, via, "inline|shm|nccl|cuda-ipc", "inline", 0,
-               "the data plane; inline alone is built"),
+    OPT_CHOICE(
+        "via", 0, S, via, "inline|shm|nccl|cuda-ipc", "inline", 0,
+        "how rows travel; cuda-ipc: from device memory to cctrain on the same GPU; the others "
+        "are not built"),
     OPT_CHOICE("format", 0, S, format, "stream|memmap", "stream", 0,
                "the output's form; stream alone is built"),
     OPT_STRING("output", 'o', S, output, "FILE", NULL, OPT_WRITES,
@@ -86,8 +88,8 @@ static const struct opt_tool actgen_tool = {
 
 static int check_built(const struct actgen_options *options)
 {
-    if (options->via != VIA_INLINE)
-        return log_fail(ERR_USAGE, "--via other than inline is not built");
+    if (options->via != VIA_INLINE && options->via != VIA_CUDA_IPC)
+        return log_fail(ERR_USAGE, "--via shm and --via nccl are not built");
     if (options->format != FORMAT_STREAM)
         return log_fail(ERR_USAGE, "--format memmap is not built");
     if (options->drop_bos && options->keep_bos)
@@ -140,6 +142,7 @@ static int run(const struct actgen_options *options, const struct sources *sourc
         .path_count = options->common.operand_count,
         .output = options->output,
         .codec = (enum stream_codec)options->codec,
+        .stays = options->via == VIA_CUDA_IPC,
         .metrics = options->common.metrics,
         .recipe = recipe,
     };
