@@ -179,7 +179,7 @@ fuzzers: $(FUZZERS)
 deps:
 	@tools/install-deps $(PACKAGES) $(TEST_PACKAGES)
 
-test-programs: all $(UNIT_TESTS) $(EMU_BACKEND) $(EMU_TESTS) $(GPU_PROGRAMS) $(B)/tests/pipe/take_rows
+test-programs: all $(UNIT_TESTS) $(EMU_BACKEND) $(EMU_TESTS) $(GPU_PROGRAMS) $(B)/tests/pipe/take_rows $(B)/tests/pipe/via_rows
 
 test: deps
 	@$(MAKE) --no-print-directory -j2 test-programs fuzzers

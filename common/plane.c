@@ -502,7 +502,7 @@ int plane_finish(struct plane *plane)
 
 int plane_reader_gone(struct plane *plane)
 {
-    return plane_wait(plane, plane_has_left, NULL);
+    return plane->running ? plane_wait(plane, plane_has_left, NULL) : ERR_CLOSED;
 }
 
 /* ---- the trainer */

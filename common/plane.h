@@ -76,8 +76,8 @@ int plane_announce(struct plane *plane, uint32_t buffer, uint32_t rows, uint32_t
  * nobody reaches into the window any more. 0 also where the trainer said it before. */
 int plane_finish(struct plane *plane) MUST_CHECK;
 
-/* The reader of the output has gone (ERR_CLOSED, EPIPE): ERR_CLOSED where the trainer has said BYE,
- * ERR_PEER where it is lost. Waits for either. */
+/* The reader of the output has gone (ERR_CLOSED, EPIPE): ERR_CLOSED where the trainer has said BYE
+ * or never attached, ERR_PEER where it is lost. Waits for either. */
 int plane_reader_gone(struct plane *plane) MUST_CHECK;
 
 /* ---- the trainer */

@@ -123,9 +123,10 @@ const struct begin *stream_reader_begin(const struct stream_reader *reader);
 /* Its JSON as it was read, for a downstream BEGIN's "upstream"; borrowed. */
 const json_t *stream_reader_begin_json(const struct stream_reader *reader);
 
-/* The next record that holds rows: 1; 0 after the last END and the end of input; or a negative
- * code (logged). ABORT upstream is ERR_TRUNCATED. *record is valid until the next call. Rows
- * that are not finite are ERR_DATA (f32, bf16 and the scales of int8). */
+/* The next record that holds rows: 1; 0 after the last END and the end of input (where rows travel
+ * by a data plane, after END); or a negative code (logged). ABORT upstream is ERR_TRUNCATED.
+ * *record is valid until the next call. Rows that are not finite are ERR_DATA (f32, bf16 and the
+ * scales of int8). */
 int stream_reader_next(struct stream_reader *reader, struct stream_record *record) MUST_CHECK;
 
 /* After 0 from stream_reader_next(). */

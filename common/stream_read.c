@@ -326,6 +326,9 @@ static int reader_take(struct stream_reader *reader, struct reader_slot *slot,
     uint64_t first_row;
     int status = stream_order_take(&reader->order, &slot->frame, &slot->record, &slot->rows,
                                    slot->file->name, &first_row);
+    /* Of one part: its writer waits behind END for what only its reader can say (plane.h), and
+     * closes the pipe after that. */
+    reader->finished = reader->order.between && reader->order.layout.places > 0;
     if (status != 1)
         return status;
     *record = slot->rows.record;

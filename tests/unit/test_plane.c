@@ -118,6 +118,7 @@ static void test_the_reader_of_the_output_goes_before_it_attaches(void **state)
     close(ends[0]);
     assert_int_equal(plane_listen(&plane, &setup, name), 0);
     assert_int_equal(plane_accept(plane, ends[1]), ERR_CLOSED);
+    assert_int_equal(plane_reader_gone(plane), ERR_CLOSED);
     close(ends[1]);
     plane_free(plane);
 }

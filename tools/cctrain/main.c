@@ -13,7 +13,7 @@ struct cctrain_options {
     struct opt_common common;
     struct recipe recipe;
     const char *out, *attach, *init, *device;
-    uint64_t k, save_every, keep, log_every;
+    uint64_t k, save_every, keep, log_every, shuffle_rows, shuffle_seed;
     int activation, dtype;
     bool resume;
 };
@@ -31,6 +31,11 @@ static const struct opt cctrain_table[] = {
                "the run folder: checkpoints DIR/step-N and metrics.jsonl"),
     OPT_STRING("attach", 0, S, attach, "NAME", NULL, OPT_NOT_BUILT,
                "take rows from a shufbuf --serve NAME"),
+    OPT_COUNT("shuffle-rows", 0, S, shuffle_rows, "N", 1, CCTRAIN_MOST, "524288", 0,
+              "of rows that come by actgen --via: slots of the shuffle in the device's memory, as "
+              "shufbuf --rows"),
+    OPT_COUNT("shuffle-seed", 0, S, shuffle_seed, "S", 0, CCTRAIN_MOST, "49", 0,
+              "of those rows: the seed of their order, as shufbuf --seed"),
     OPT_COUNT("latents", 0, S, recipe.latents, "F", 1, CROSSCODER_MAX_LATENTS, "16384", OPT_RECIPE,
               "latents of the dictionary; of --init's FILE where that is given alone"),
     OPT_CHOICE("activation", 0, S, activation, "relu|topk|batchtopk|jumprelu", "relu", OPT_RECIPE,
@@ -96,7 +101,8 @@ static const struct opt_tool cctrain_tool = {
     .examples =
         "  tokstream T | actgen --model a=A --model b=B --hook H | shufbuf | cctrain --out run\n"
         "  shufbuf --epochs 4 acts.lz4 | cctrain --out run --latents 16k   # from a cache\n"
-        "  shufbuf --epochs 4 acts.lz4 | cctrain --out run --latents 16k --resume",
+        "  shufbuf --epochs 4 acts.lz4 | cctrain --out run --latents 16k --resume\n"
+        "  tokstream T | actgen --via cuda-ipc --model a=A --hook H | cctrain --out run",
     .options = cctrain_table,
 };
 
@@ -129,6 +135,10 @@ static int run(const struct cctrain_options *options)
         .log_every = options->log_every,
         .resume = options->resume,
         .metrics = options->common.metrics,
+        .has_shuffle = opt_given(&options->common, "shuffle-rows") ||
+                       opt_given(&options->common, "shuffle-seed"),
+        .shuffle_rows = options->shuffle_rows,
+        .shuffle_seed = options->shuffle_seed,
     };
     setup.recipe.dtype = dtypes[options->dtype];
     return options->common.plan ? train_plan(&setup) : train_run(&setup);

@@ -341,12 +341,23 @@ void step_encoder_gradient(struct step *step)
 
 /* ---- the step */
 
+void step_gather(struct step *step, uint64_t t, size_t first, const uint8_t *d_from,
+                 const uint32_t *d_index, size_t rows)
+{
+    size_t slot = t % STEP_DEPTH;
+    step->kernels->event_wait(step->copies, step->taken[slot]);
+    step->kernels->move_rows(step->copies, step->d_rows[slot] + first * step->row_bytes, NULL,
+                             d_from, d_index, rows, step->row_bytes);
+}
+
 static void step_load(struct step *step, const uint8_t *rows, uint64_t t)
 {
     const struct kernels *kernels = step->kernels;
     size_t slot = t % STEP_DEPTH;
-    kernels->event_wait(step->copies, step->taken[slot]);
-    kernels->upload(step->copies, step->d_rows[slot], rows, step->batch * step->row_bytes);
+    if (rows != NULL) {
+        kernels->event_wait(step->copies, step->taken[slot]);
+        kernels->upload(step->copies, step->d_rows[slot], rows, step->batch * step->row_bytes);
+    }
     kernels->event_record(step->copies, step->filled[slot]);
     kernels->event_wait(step->queue, step->filled[slot]);
     kernels->load_rows(step->queue, step->d_x, step->d_rows[slot], step->wire, step->columns,

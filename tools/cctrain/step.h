@@ -89,11 +89,18 @@ void step_free(struct step *step);
 /* Weights from host memory; waits until they are there. */
 int step_upload(struct step *step, const struct crosscoder *cc) MUST_CHECK;
 
-/* Enqueues step t on B rows as they came. `rows` must stay as it is until step_rows_taken(). */
+/* Rows first .. first + rows - 1 of batch t are those of d_from at d_index (device memory);
+ * enqueued on `copies`. */
+void step_gather(struct step *step, uint64_t t, size_t first, const uint8_t *d_from,
+                 const uint32_t *d_index, size_t rows);
+
+/* Enqueues step t on B rows as they came. `rows` must stay as it is until step_rows_taken(); NULL
+ * where all of them have been gathered. */
 void step_run(struct step *step, const uint8_t *rows, uint64_t t,
               const struct schedule_rates *rates, double clip);
 
-/* Waits until the rows of step t have left host memory. */
+/* Waits until the rows of the step that has been run for t's buffer last have left host memory, or
+ * have been gathered. */
 int step_rows_taken(struct step *step, uint64_t t) MUST_CHECK;
 
 /* Waits for step t, one of the last STEP_DEPTH, and gives its report. */

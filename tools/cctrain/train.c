@@ -53,7 +53,7 @@ struct train {
     struct metrics_file metrics[TRAIN_METRICS]; /* in the folder, and where --metrics says */
     struct progress *progress;
 
-    void *rows[STEP_DEPTH]; /* (B, row_bytes), page-locked */
+    void *rows[STEP_DEPTH]; /* (B, row_bytes), page-locked; NULL where they come by a data plane */
     struct schedule_rates rates[STEP_DEPTH];
     uint64_t done, settled; /* steps enqueued, and looked at */
     bool saved;             /* a checkpoint holds all that was done */
@@ -92,13 +92,15 @@ static int train_check_memory(const struct train *train, const struct step_setup
 {
     struct step_memory memory;
     step_memory(&memory, step);
+    memory.buffer += feed_bytes(&train->feed, train->recipe.batch);
     uint64_t bytes = step_memory_all(&memory);
     uint64_t available = train->kernels->memory_free(train->device);
     if (bytes > available)
         return log_fail(ERR_MEMORY,
-                        "training %" PRIu64 " latents on rows of %zu values (--latents, --batch) "
+                        "training %" PRIu64 " latents on rows of %zu values (--latents, --batch%s) "
                         "needs %.2f GB of the device's memory, and %.2f GB are free",
-                        step->latents, begin_width(step->begin), (double)bytes / 1e9,
+                        step->latents, begin_width(step->begin),
+                        train->feed.plane != NULL ? ", --shuffle-rows" : "", (double)bytes / 1e9,
                         (double)available / 1e9);
     bool on_cpu = strcmp(train->kernels->name, "cpu") == 0;
     (on_cpu ? log_verbose : log_note)(
@@ -120,7 +122,7 @@ static int train_take_host(struct train *train, const struct begin *begin)
                                                 .scale = begin->sources[s].scale};
     if (status == 0)
         status = crosscoder_init(&train->cc, sources, begin->source_count, train->recipe.latents);
-    for (size_t i = 0; i < STEP_DEPTH && status == 0; i++) {
+    for (size_t i = 0; i < STEP_DEPTH && status == 0 && train->feed.plane == NULL; i++) {
         size_t bytes;
         status = mem_mul(&bytes, (size_t)train->recipe.batch, begin_row_bytes(begin))
                      ? train->kernels->host_alloc(train->device, &train->rows[i], bytes)
@@ -294,7 +296,9 @@ static int train_advance(struct train *train, int *input)
     int status = step_rows_taken(&train->step, t);
     if (status != 0)
         return status;
-    *input = feed_fill(&train->feed, train->rows[slot], (size_t)train->recipe.batch);
+    *input = train->feed.plane != NULL
+                 ? feed_gather(&train->feed, &train->step, t)
+                 : feed_fill(&train->feed, train->rows[slot], (size_t)train->recipe.batch);
     if (*input != 1)
         return 0;
     schedule_rates(&train->rates[slot], &train->recipe, t);
@@ -380,22 +384,37 @@ static int train_finish(struct train *train, int input)
 
 /* ---- all together */
 
+static struct feed_setup train_feed_setup(const struct train_setup *setup, unsigned threads)
+{
+    return (struct feed_setup){.paths = setup->paths,
+                               .path_count = setup->path_count,
+                               .threads = threads,
+                               .has_shuffle = setup->has_shuffle,
+                               .shuffle_rows = setup->shuffle_rows,
+                               .shuffle_seed = setup->shuffle_seed};
+}
+
 static int train_prepare(struct train *train)
 {
     const struct train_setup *setup = train->setup;
-    unsigned readers = setup->threads < TRAIN_READERS ? setup->threads : TRAIN_READERS;
+    struct feed_setup feed =
+        train_feed_setup(setup, setup->threads < TRAIN_READERS ? setup->threads : TRAIN_READERS);
     struct state *state = &train->snapshot.state;
     int status = kernels_open(&train->kernels, &train->device, setup->device, setup->threads,
                               train->recipe.dtype);
     if (status == 0)
-        status = feed_open(&train->feed, setup->paths, setup->path_count, readers);
+        status = feed_open(&train->feed, &feed);
     if (status != 0)
         return status;
-    const struct begin *begin = stream_reader_begin(train->feed.reader);
+    const struct begin *begin = train->feed.begin;
     status = resolve_stream(&train->recipe, state, &train->run, setup, begin,
                             stream_reader_file(train->feed.reader)->name);
     if (status == 0)
+        status = feed_attach(&train->feed, train->kernels, train->device, train->recipe.batch);
+    if (status == 0)
         status = train_take(train, begin);
+    if (status == 0)
+        status = feed_start(&train->feed);
     if (status == 0)
         status = train_go_to_position(train);
     if (status != 0)
@@ -455,11 +474,12 @@ int train_plan(const struct train_setup *setup)
     struct train train = {.setup = setup, .recipe = setup->recipe, .run = {.lock = -1}};
     struct state *state = &train.snapshot.state;
     int status = resolve_options(&train.recipe, state, &train.run, setup);
+    struct feed_setup feed = train_feed_setup(setup, 1);
     if (status == 0)
-        status = feed_open(&train.feed, setup->paths, setup->path_count, 1);
+        status = feed_open(&train.feed, &feed);
     const struct begin *begin = NULL;
     if (status == 0) {
-        begin = stream_reader_begin(train.feed.reader);
+        begin = train.feed.begin;
         status = resolve_stream(&train.recipe, state, &train.run, setup, begin,
                                 stream_reader_file(train.feed.reader)->name);
     }
@@ -473,7 +493,9 @@ int train_plan(const struct train_setup *setup)
         uint64_t checkpoint = parameters * 3 * sizeof(float) + train.recipe.latents * 8;
         printf("parameters\t%" PRIu64 "\nmemory\t%" PRIu64 "\ndisk\t%" PRIu64 "\nsteps\t%" PRIu64
                "\nrows\t%" PRIu64 "\n",
-               parameters, step_memory_all(&memory) + train_host_bytes(&train.recipe, begin),
+               parameters,
+               step_memory_all(&memory) + feed_bytes(&train.feed, train.recipe.batch) +
+                   train_host_bytes(&train.recipe, begin),
                checkpoint * (setup->keep + 1), train.recipe.steps,
                train.recipe.steps * train.recipe.batch);
         if (fflush(stdout) != 0)

@@ -26,6 +26,8 @@ struct train_setup {
     uint64_t save_every, keep, log_every;
     bool resume;
     const char *metrics; /* or NULL */
+    bool has_shuffle;    /* --shuffle-rows or --shuffle-seed was given */
+    uint64_t shuffle_rows, shuffle_seed;
 };
 
 /* 0 where all steps are done; ERR_PEER where input ended before; or another negative code, logged.
