@@ -163,7 +163,8 @@ static size_t back_bytes(const struct engine *engine)
 static uint64_t token_bytes(const struct engine *engine)
 {
     return engine_depth(engine) *
-           (TOKENS_PARTS * sizeof(uint32_t) + engine->setup.sources->count * sizeof(float));
+           (TOKENS_PARTS * sizeof(uint32_t) + engine->setup.sources->count * sizeof(float) +
+            (engine->setup.buffers > 0 ? STREAM_TAG_BYTES : 0));
 }
 
 int engine_measure(const struct engine *engine, size_t tokens, uint32_t length,
