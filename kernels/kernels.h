@@ -182,7 +182,9 @@ struct kernels {
     int (*link_version)(struct kernels_device *device, unsigned *version);
     int (*link_id)(struct kernels_device *device, uint8_t id[128]);
     /* Links the two processes, of rank 0 and 1, that have one id from link_id(); each waits for the
-     * other for as long as go_on(context) returns 0, and then returns its code. */
+     * other for as long as go_on(context) returns 0, and then returns its code. The link keeps
+     * go_on: sends, receives and the end may wait for the other side too, and ask it as well. From
+     * then on the link is lost, and its queue fails with that code. */
     int (*link_open)(struct kernels_device *device, struct kernels_link **link,
                      const uint8_t id[128], unsigned rank, int (*go_on)(void *context),
                      void *context);
@@ -194,8 +196,8 @@ struct kernels {
     void (*link_receive)(struct kernels_queue *queue, struct kernels_link *link, void *d_to,
                          size_t bytes);
     int (*link_poll)(struct kernels_link *link); /* 0, or the code of a failure that is logged */
-    void (*link_close)(struct kernels_link *link,
-                       bool lost); /* lost: waits for nobody; NULL is fine */
+    /* Both sides close, and wait for each other; lost: this one waits for nobody. NULL is fine. */
+    void (*link_close)(struct kernels_link *link, bool lost);
 
     /* ---- matrix products. A plan owns its workspace; it is used by one queue at a time. */
     int (*gemm_create)(struct kernels_device *device, struct kernels_gemm **gemm,

@@ -26,6 +26,7 @@
 #define CCPIPE_KERNELS_CUDA_H
 
 #include "kernels/cuda/cublaslt.h"
+#include "kernels/cuda/link.h"
 #include "kernels/kernels.h"
 
 #include <assert.h>
@@ -44,6 +45,9 @@ struct kernels_device {
     size_t shared_most; /* bytes of shared memory that a block may ask for */
     struct cublaslt library;
     cublasLtHandle_t products;
+#ifdef LINK_HAS_NCCL
+    struct nccl nccl; /* all NULL until a link is asked for */
+#endif
     uint8_t uuid[16];
     char description[256];
     mutable cudaError_t told; /* the last failure that was logged, but for memory */

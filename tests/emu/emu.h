@@ -11,9 +11,11 @@
  * - memory.cc has device memory: filled with NaN, between pages that cannot be touched; another
  *   process may map it by its handle.
  *
+ * - links.cc has NCCL between two processes.
+ *
  * The environment says what there is to emulate: EMU_ORDER=forward|backward|random:SEED of threads
- * and blocks, EMU_DEVICES=N, EMU_MEMORY=BYTES, EMU_DRIVER=VERSION (0: none), EMU_CAPABILITY=80, and
- * EMU_FAIL=N: the process's N-th kernel is lost.
+ * and blocks, EMU_DEVICES=N, EMU_MEMORY=BYTES, EMU_DRIVER=VERSION (0: none), EMU_CAPABILITY=80,
+ * EMU_NCCL=VERSION, and EMU_FAIL=N: the process's N-th kernel is lost.
  *
  * Calls may come from several threads; one lock guards all. It says nothing of speed, nor of what
  * the hardware does inside of a warp between two collectives.
@@ -25,8 +27,20 @@
 
 #include <mutex>
 
+/* A lock that may be taken again by its holder, who may let others have it for a millisecond. */
+class emu_mutex
+{
+    std::recursive_mutex mutex;
+    unsigned depth = 0;
+
+  public:
+    void lock(void);
+    void unlock(void);
+    void pause(void);
+};
+
 /* Held by every call of the runtime. */
-extern std::recursive_mutex emu_lock;
+extern emu_mutex emu_lock;
 
 enum emu_direction { EMU_FORWARD, EMU_BACKWARD, EMU_RANDOM };
 /* Of EMU_ORDER; forward without it. */
@@ -39,6 +53,12 @@ cudaError_t emu_run_kernel(const struct emu_shape &shape, const std::function<vo
 
 /* Puts something that the device does into a stream; it runs later. */
 cudaError_t emu_enqueue(cudaStream_t stream, std::function<cudaError_t()> body);
+/* The same for what waits for another process: it is asked again and again, until it is done. */
+cudaError_t emu_enqueue_waiting(cudaStream_t stream, std::function<bool()> done);
+/* Lets the device take a step, if a stream has something of that kind. */
+void emu_advance_links(void);
+/* The device that the calling thread has set. */
+int emu_device(void);
 
 /* False if [address, address + bytes) is not inside one piece of device memory. */
 bool emu_is_device(const void *address, size_t bytes);

@@ -55,7 +55,7 @@ static size_t total(void)
 
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *all)
 {
-    std::lock_guard<std::recursive_mutex> guard(emu_lock);
+    std::lock_guard<emu_mutex> guard(emu_lock);
     *all = total();
     *free_bytes = used < *all ? *all - used : 0;
     return cudaSuccess;
@@ -121,7 +121,7 @@ cudaError_t emu_allocate(void **memory, size_t bytes)
 
 cudaError_t cudaIpcGetMemHandle(cudaIpcMemHandle_t *handle, void *memory)
 {
-    std::lock_guard<std::recursive_mutex> guard(emu_lock);
+    std::lock_guard<emu_mutex> guard(emu_lock);
     auto entry = pieces.find(static_cast<unsigned char *>(memory));
     if (entry == pieces.end() || entry->second.borrowed || store.owner != getpid())
         return cudaErrorInvalidValue;
@@ -139,7 +139,7 @@ cudaError_t cudaIpcGetMemHandle(cudaIpcMemHandle_t *handle, void *memory)
 /* As the driver, not for what is this process's own. */
 cudaError_t cudaIpcOpenMemHandle(void **memory, cudaIpcMemHandle_t handle, unsigned flags)
 {
-    std::lock_guard<std::recursive_mutex> guard(emu_lock);
+    std::lock_guard<emu_mutex> guard(emu_lock);
     struct shared_piece shared;
     memcpy(&shared, &handle, sizeof shared);
     if (flags != cudaIpcMemLazyEnablePeerAccess)
@@ -218,7 +218,7 @@ static std::map<const unsigned char *, size_t> locked;
 
 cudaError_t cudaMallocHost(void **memory, size_t bytes)
 {
-    std::lock_guard<std::recursive_mutex> guard(emu_lock);
+    std::lock_guard<emu_mutex> guard(emu_lock);
     if (posix_memalign(memory, 4096, bytes) != 0)
         return cudaErrorMemoryAllocation;
     locked[static_cast<unsigned char *>(*memory)] = bytes;
@@ -227,7 +227,7 @@ cudaError_t cudaMallocHost(void **memory, size_t bytes)
 
 cudaError_t cudaFreeHost(void *memory)
 {
-    std::lock_guard<std::recursive_mutex> guard(emu_lock);
+    std::lock_guard<emu_mutex> guard(emu_lock);
     if (locked.erase(static_cast<unsigned char *>(memory)) == 0)
         return cudaErrorInvalidValue;
     free(memory);

@@ -284,7 +284,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t oper
                               const cublasLtMatmulAlgo_t *algorithm, void *workspace,
                               size_t workspace_bytes, cudaStream_t stream)
 {
-    std::lock_guard<std::recursive_mutex> guard(emu_lock);
+    std::lock_guard<emu_mutex> guard(emu_lock);
     struct product p;
     handle->products++;
     cublasStatus_t status = make_product(&p, operation, a_layout, b_layout, c_layout, d_layout);

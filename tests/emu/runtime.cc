@@ -11,12 +11,37 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include <deque>
 #include <vector>
 
-std::recursive_mutex emu_lock;
-typedef std::lock_guard<std::recursive_mutex> emu_guard;
+emu_mutex emu_lock;
+
+void emu_mutex::lock(void)
+{
+    mutex.lock();
+    depth++;
+}
+
+void emu_mutex::unlock(void)
+{
+    depth--;
+    mutex.unlock();
+}
+
+void emu_mutex::pause(void)
+{
+    const struct timespec millisecond = {0, 1000000};
+    unsigned held = depth;
+    for (unsigned i = 0; i < held; i++)
+        unlock();
+    (void)nanosleep(&millisecond, NULL);
+    for (unsigned i = 0; i < held; i++)
+        lock();
+}
+
+typedef std::lock_guard<emu_mutex> emu_guard;
 
 enum { DEVICES = 2, THREADS_MOST = 1024, GRID_YZ_MOST = 65535, SHARED_MOST = 227 << 10 };
 
@@ -28,6 +53,7 @@ struct operation {
     struct emu_event *waits_for; /* with `number`, or NULL: it may run at once */
     uint64_t number;
     std::function<cudaError_t()> body;
+    std::function<bool()> done; /* of what waits for another process; else empty */
 };
 
 struct emu_stream {
@@ -168,13 +194,23 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int devic
     return cudaMemGetInfo(&free_bytes, &properties->totalGlobalMem);
 }
 
+static thread_local int current_device;
+
 cudaError_t cudaSetDevice(int device)
 {
     int count = 0;
     cudaError_t error = cudaGetDeviceCount(&count);
     if (error != cudaSuccess)
         return error;
-    return device >= 0 && device < count ? cudaSuccess : cudaErrorInvalidDevice;
+    if (device < 0 || device >= count)
+        return cudaErrorInvalidDevice;
+    current_device = device;
+    return cudaSuccess;
+}
+
+int emu_device(void)
+{
+    return current_device;
 }
 
 /* ---- running */
@@ -185,6 +221,8 @@ static bool ready(const struct emu_stream *stream)
     const struct operation &first = stream->operations.front();
     if (sticky != cudaSuccess) /* nothing runs any more, and nothing is waited for */
         return true;
+    if (first.done)
+        return first.done();
     return first.waits_for == NULL || first.waits_for->done >= first.number;
 }
 
@@ -205,10 +243,30 @@ static bool advance(void)
     return true;
 }
 
+/* Something in a stream waits, or will, for another process. */
+static bool has_links(void)
+{
+    for (struct emu_stream *stream : streams)
+        for (const struct operation &operation : stream->operations)
+            if (operation.done)
+                return true;
+    return false;
+}
+
+void emu_advance_links(void)
+{
+    if (has_links())
+        (void)advance();
+}
+
 static void run_while(const std::function<bool()> &wanted)
 {
     while (wanted()) {
-        if (!advance()) {
+        if (advance())
+            continue;
+        if (has_links()) {
+            emu_lock.pause();
+        } else {
             fprintf(stderr, "emu: the streams wait for each other\n");
             abort();
         }
@@ -230,7 +288,16 @@ cudaError_t emu_enqueue(cudaStream_t stream, std::function<cudaError_t()> body)
     if (!is_stream(stream))
         return cudaErrorInvalidResourceHandle;
     if (sticky == cudaSuccess)
-        stream->operations.push_back({NULL, 0, std::move(body)});
+        stream->operations.push_back({NULL, 0, std::move(body), nullptr});
+    return sticky;
+}
+
+cudaError_t emu_enqueue_waiting(cudaStream_t stream, std::function<bool()> done)
+{
+    if (!is_stream(stream))
+        return cudaErrorInvalidResourceHandle;
+    if (sticky == cudaSuccess)
+        stream->operations.push_back({NULL, 0, nullptr, std::move(done)});
     return sticky;
 }
 
@@ -381,7 +448,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
     if (!is_stream(stream))
         return cudaErrorInvalidResourceHandle;
     if (sticky == cudaSuccess)
-        stream->operations.push_back({event, event->recorded, nullptr});
+        stream->operations.push_back({event, event->recorded, nullptr, nullptr});
     return sticky;
 }
 
