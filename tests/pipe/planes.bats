@@ -166,8 +166,8 @@ actgen() {
         EMU_DEVICES=2 train cuda:1 "$BATS_TEST_TMPDIR/run" 2>"$BATS_TEST_TMPDIR/err.b" || status=$?
     [ "$status" -eq 64 ]
     generator_status 64
-    grep -q 'use --via nccl' "$BATS_TEST_TMPDIR/err.a"
-    grep -q 'use --via nccl' "$BATS_TEST_TMPDIR/err.b"
+    grep -q 'give both the same --device' "$BATS_TEST_TMPDIR/err.a"
+    grep -q 'give both the same --device' "$BATS_TEST_TMPDIR/err.b"
     [ ! -e "$BATS_TEST_TMPDIR/run" ]
 }
 
