@@ -4,10 +4,15 @@
  * The bound of an operation that waits for memory is the time in which the bytes that it must read
  * and write are copied. Attention is compared with products, of which it consists (on the CPU those
  * of f32): 4 heads head_dim operations for each visible (query, key).
+ *
+ * Rows of bytes, two sources of bf16, go to and from slots as cctrain's shuffle has them: at random
+ * places. Each call takes the next batch of places and the next piece of the other buffer, so that
+ * neither is found in a cache.
  */
 #include "tests/bench/bench.h"
 
 #include "common/mem.h"
+#include "common/perm.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,9 +20,11 @@
 /* Memory that all operations share. */
 struct operands {
     struct kernels_columns columns[2];
-    void *d_t[2];      /* of T, each as large as the largest matrix of T */
-    float *d_f[4];     /* of f32: as large as the decoder */
-    uint32_t *d_index; /* 0 .. rows or tokens, what is more, backwards */
+    void *d_t[2];       /* of T, each as large as the largest matrix of T */
+    float *d_f[4];      /* of f32: as large as the decoder */
+    uint32_t *d_index;  /* 0 .. rows or tokens, what is more, backwards */
+    uint32_t *d_places; /* 0 .. slots, shuffled */
+    size_t slots, next; /* rows of bytes that an f32 matrix holds; where the next batch begins */
     uint32_t *d_counts;
     double *d_sums;
     float *d_one, *d_norms; /* and their sums: 3 for each latent */
@@ -188,6 +195,42 @@ static void run_decoder_adam(struct bench *b, void *argument)
                              &adam_step, &decoder);
 }
 
+static size_t slot_bytes(const struct bench *b)
+{
+    return 2 * b->sizes.width * dtype_size(DTYPE_BF16);
+}
+
+/* A batch's first place; it was last used `slots` rows ago. */
+static size_t next_batch(const struct bench *b, struct operands *o)
+{
+    size_t first = o->next + b->sizes.rows <= o->slots ? o->next : 0;
+    o->next = first + b->sizes.rows;
+    return first;
+}
+
+static void run_move_to_slots(struct bench *b, void *argument)
+{
+    struct operands *o = argument;
+    size_t first = next_batch(b, o), bytes = slot_bytes(b);
+    b->kernels->move_rows(b->queue, (uint8_t *)o->d_f[0], o->d_places + first,
+                          (uint8_t *)o->d_f[1] + first * bytes, NULL, b->sizes.rows, bytes);
+}
+
+static void run_move_from_slots(struct bench *b, void *argument)
+{
+    struct operands *o = argument;
+    size_t first = next_batch(b, o), bytes = slot_bytes(b);
+    b->kernels->move_rows(b->queue, (uint8_t *)o->d_f[1] + first * bytes, NULL,
+                          (uint8_t *)o->d_f[0], o->d_places + first, b->sizes.rows, bytes);
+}
+
+static void run_hash(struct bench *b, void *argument)
+{
+    struct operands *o = argument;
+    b->kernels->hash_rows(b->queue, o->d_t[0], o->d_t[1], (uint8_t *)o->d_f[0],
+                          o->d_places + next_batch(b, o), b->sizes.rows, slot_bytes(b));
+}
+
 /* Sequences of 1024 tokens, or one where there are fewer. */
 static void run_attention(struct bench *b, void *argument)
 {
@@ -251,6 +294,9 @@ static void bench_memory_bound(struct bench *b, struct operands *o)
         {"dot", run_dot, latents, width, 4},
         {"adam", run_adam, latents, width, 28 + copy},
         {"decoder_adam", run_decoder_adam, latents, width, 28 + copy},
+        {"move_rows to slots", run_move_to_slots, rows, width, 4},
+        {"move_rows from slots", run_move_from_slots, rows, width, 4},
+        {"hash_rows of slots", run_hash, rows, width, 2 + 32 / (double)width},
     };
     for (size_t i = 0; i < sizeof operations / sizeof *operations; i++) {
         char shape[64];
@@ -260,6 +306,24 @@ static void bench_memory_bound(struct bench *b, struct operands *o)
         bench_result(b, operations[i].name, shape, seconds, operations[i].bytes * values / seconds,
                      "GB/s", b->copy_rate);
     }
+}
+
+/* Shuffles the slots of an f32 matrix of `count`. */
+static void choose_places(struct bench *bench, struct operands *o, size_t count)
+{
+    struct perm perm;
+    o->slots = count * sizeof(float) / slot_bytes(bench);
+    uint32_t *places = mem_alloc(o->slots, sizeof *places);
+    if (places == NULL)
+        bench_fail("there is no memory for the places of rows");
+    perm_init(&perm, o->slots, 1, 0);
+    for (size_t i = 0; i < o->slots; i++)
+        places[i] = (uint32_t)perm_at(&perm, i);
+    o->d_places = bench_random(bench, DTYPE_F32, o->slots);
+    bench->kernels->upload(bench->queue, o->d_places, places, o->slots * sizeof *places);
+    if (bench->kernels->wait(bench->queue) != 0)
+        bench_fail("the places of rows did not reach the device");
+    free(places);
 }
 
 static size_t larger(size_t a, size_t b)
@@ -296,10 +360,11 @@ void bench_operations(struct bench *bench)
     bench->kernels->upload(bench->queue, o.d_one, &one, sizeof one);
     bench->kernels->clear(bench->queue, o.d_f[2],
                           decoder * sizeof(float)); /* no negative squares */
+    choose_places(bench, &o, count);
     bench_attention(bench, &o);
     bench_memory_bound(bench, &o);
-    void *d_memory[] = {o.d_t[0],  o.d_t[1],   o.d_f[0], o.d_f[1], o.d_f[2], o.d_f[3],
-                        o.d_index, o.d_counts, o.d_sums, o.d_one,  o.d_norms};
+    void *d_memory[] = {o.d_t[0],  o.d_t[1],   o.d_f[0],   o.d_f[1], o.d_f[2], o.d_f[3],
+                        o.d_index, o.d_places, o.d_counts, o.d_sums, o.d_one,  o.d_norms};
     for (size_t i = 0; i < sizeof d_memory / sizeof *d_memory; i++)
         bench->kernels->free(bench->device, d_memory[i]);
     free(index);

@@ -68,7 +68,10 @@ pretend() {
     done
     grep -q "Not verified on a GPU" "$out"/*.md
     [ -z "$(ls "$BATS_TEST_TMPDIR/work")" ]
-    [ "$(grep -c '"operation":"adam"' "$out"/*.json)" -eq 2 ]
+    local operation
+    for operation in adam 'move_rows to slots' 'move_rows from slots' 'hash_rows of slots'; do
+        [ "$(grep -c "\"operation\":\"$operation\"" "$out"/*.json)" -eq 2 ]
+    done
 }
 
 @test "what it does not know is refused" {
