@@ -2,20 +2,25 @@
  *
  * The first byte of an input chooses: 0 the rest as it is; 1 bare records made from it, every
  * header with its magic, version, lengths, run id and hashes put right, all else as the fuzzer has
- * it; 2 the same, each record in an LZ4 frame of its own, and an index behind them.
+ * it; 2 the same, each record in an LZ4 frame of its own, and an index behind them; 3 and 4 as 1
+ * and 2, and END counts and sums what came.
  */
 #ifndef TESTS_FUZZ_REPAIR_H
 #define TESTS_FUZZ_REPAIR_H
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/frame.h"
 #include "common/index.h"
+#include "common/json.h"
 #include "common/le.h"
 #include "common/record.h"
+#include "common/stream_order.h"
+#include "common/stream_rows.h"
 
-#define REPAIR_MODES 3
+#define REPAIR_MODES 5
 
 static void require(int condition)
 {
@@ -31,8 +36,60 @@ static void repair_append(struct frame_buffer *out, const uint8_t *bytes, size_t
     out->size += size;
 }
 
+/* What END is to say of the part at hand. */
+struct repair_part {
+    struct stream_layout layout;
+    uint64_t records, rows;
+    struct rowsum sum;
+};
+
+/* Begins anew at a BEGIN, counts rows that can be read. */
+static void repair_count(struct repair_part *part, const struct frame_record *record)
+{
+    static struct stream_rows rows;
+    struct stream_order order;
+    if (record->header.type == STREAM_BEGIN) {
+        memset(part, 0, sizeof *part);
+        if (stream_order_begin(&order, record, true, "x", 0) == 0) {
+            part->layout = order.layout;
+            stream_order_free(&order);
+        }
+    }
+    if (record->header.type != STREAM_DATA)
+        return;
+    part->records++;
+    part->rows += record->header.rows;
+    if (stream_rows_open(&rows, &part->layout, record, NULL, 0) == 0)
+        rowsum_merge(&part->sum, &rows.sum);
+}
+
+/* The payload of an END with its counts and its sum put right, where it is JSON. */
+static void repair_end(struct frame_buffer *record, const struct repair_part *part)
+{
+    const char *payload = (const char *)record->bytes + STREAM_HEADER_BYTES;
+    json_t *json = json_parse(payload, record->size - STREAM_HEADER_BYTES, NULL);
+    char low[17], high[17];
+    if (!json_is_object(json)) {
+        json_decref(json);
+        return;
+    }
+    snprintf(low, sizeof low, "%016llx", (unsigned long long)part->sum.low);
+    snprintf(high, sizeof high, "%016llx", (unsigned long long)part->sum.high);
+    json_t *counted = json_pack("{s:I, s:I, s:s, s:s}", "records", (json_int_t)part->records,
+                                "rows", (json_int_t)part->rows, "sum_low", low, "sum_high", high);
+    require(counted != NULL && json_object_update(json, counted) == 0);
+    char *text = json_text(json);
+    require(text != NULL);
+    record->size = STREAM_HEADER_BYTES;
+    repair_append(record, (const uint8_t *)text, strlen(text));
+    free(text);
+    json_decref(counted);
+    json_decref(json);
+}
+
 /* Puts one record right: 80 bytes of header with `payload` bytes behind it. */
-static void repair_record(uint8_t *record, size_t payload, uint8_t run[RECORD_RUN_BYTES])
+static struct record_header repair_record(uint8_t *record, size_t payload,
+                                          uint8_t run[RECORD_RUN_BYTES])
 {
     struct record_header header = {
         .type = le_get16(record + 6),
@@ -47,12 +104,14 @@ static void repair_record(uint8_t *record, size_t payload, uint8_t run[RECORD_RU
         record_run_id(run, record + STREAM_HEADER_BYTES, payload);
     memcpy(header.run, run, RECORD_RUN_BYTES);
     record_header_put(record, &header);
+    return header;
 }
 
 /* The stream that an input stands for, into `out`. */
 static void repair_input(struct frame_buffer *out, const uint8_t *bytes, size_t size)
 {
     uint8_t run[RECORD_RUN_BYTES] = {0};
+    struct repair_part part = {0};
     struct index index = {0};
     struct frame_buffer frame = {0}, record = {0};
     out->size = 0;
@@ -67,9 +126,13 @@ static void repair_input(struct frame_buffer *out, const uint8_t *bytes, size_t 
         payload = payload < left ? payload : left;
         record.size = 0;
         repair_append(&record, bytes + at, STREAM_HEADER_BYTES + payload);
-        repair_record(record.bytes, payload, run);
         at += record.size;
-        if (mode == 1) {
+        if (mode > 2 && le_get16(record.bytes + 6) == STREAM_END)
+            repair_end(&record, &part);
+        struct frame_record whole = {.payload = record.bytes + STREAM_HEADER_BYTES};
+        whole.header = repair_record(record.bytes, record.size - STREAM_HEADER_BYTES, run);
+        repair_count(&part, &whole);
+        if (mode % 2 == 1) {
             repair_append(out, record.bytes, record.size);
             continue;
         }
@@ -79,7 +142,7 @@ static void repair_input(struct frame_buffer *out, const uint8_t *bytes, size_t 
         require(index_add(&index, &entry) == 0);
         repair_append(out, frame.bytes, frame.size);
     }
-    if (mode == 2) {
+    if (mode % 2 == 0) {
         index.part_bytes = out->size;
         require(index_encode(&frame, &index) == 0);
         repair_append(out, frame.bytes, frame.size);

@@ -10,6 +10,14 @@ rows-bf16.lz4     4 rows, byte planes, each record an LZ4 frame, index behind EN
 rows-int8.zst     3 rows with quanta, each record a zstd frame, no index
 empty.ccps        BEGIN and END alone
 aborted.ccps      BEGIN, 2 rows, ABORT
+
+and seeds of the fuzzers to tests/fuzz/corpus/{stream,salvage}: streams whose rows travel by a data
+plane, in front of each the byte that tests/fuzz/repair.h begins with; and golden streams with the
+bytes 3 and 4.
+
+hashed-ipc.ccps      the rows of rows-f32.ccps, cuda-ipc, bare
+hashed-beyond.ccps   a row's place is the first one behind the window
+hashed-nccl.lz4      those of rows-bf16.lz4, nccl, each record an LZ4 frame, index behind END
 """
 import json
 import os
@@ -20,7 +28,9 @@ import numpy as np
 import xxhash
 import zstandard
 
-OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "golden", "stream")
+HERE = os.path.dirname(os.path.abspath(__file__))
+OUT = os.path.join(HERE, "..", "golden", "stream")
+SEEDS = os.path.join(HERE, "..", "fuzz", "corpus")
 BEGIN, DATA, END, ABORT = 1, 2, 3, 4
 
 
@@ -69,6 +79,14 @@ class Stream:
         self.data += 1
         self.add(DATA, len(rows), tags + data, 1 if self.planes else 0)
 
+    def hashed(self, rows, places):
+        tags, data = b"".join(t for t, _ in rows), b""
+        for (t, r), place in zip(rows, places):
+            self.count(t + r)
+            data += run_id(t + r) + struct.pack("<Q", place)
+        self.data += 1
+        self.add(DATA, len(rows), tags + data)
+
     def sequences(self, items):
         parts = [struct.pack("<QI", i, len(ids)) + np.array(ids, "<u4").tobytes() for i, ids in items]
         for p in parts:
@@ -101,6 +119,12 @@ def begin_activations(dtype, rows=None):
                         {"name": "b.x", "model": "b", "hook": "x", "model_hash": "", "offset": 3, "width": 2, "scale": 0.5}]}
 
 
+def begin_hashed(dtype, rows, plane):
+    key = {"handle": bytes(range(64)).hex()} if plane == "cuda-ipc" else {"id": bytes(range(128)).hex()}
+    return {**begin_activations(dtype, rows), "data_plane": plane,
+            "attach": {"socket": "ccpipe-0123.x_y", "buffers": 2, "capacity": 3, **key}}
+
+
 def tag(i):
     return struct.pack("<QII", 100 + i // 2, 1 + i % 2, 7 * i)
 
@@ -112,6 +136,17 @@ def value(i, j):
 def save(name, data):
     with open(os.path.join(OUT, name), "wb") as f:
         f.write(data)
+
+
+def seed(name, data):
+    for fuzzer in ("stream", "salvage"):
+        with open(os.path.join(SEEDS, fuzzer, name), "wb") as f:
+            f.write(data)
+
+
+def lz4_frame(data):
+    return lz4.frame.compress(data, block_size=lz4.frame.BLOCKSIZE_MAX4MB, block_linked=False, content_checksum=True,
+                              block_checksum=True, store_size=True)
 
 
 def main():
@@ -134,8 +169,7 @@ def main():
     s.activations(bf[:3])
     s.activations(bf[3:])
     s.end()
-    frames = [lz4.frame.compress(r, block_size=lz4.frame.BLOCKSIZE_MAX4MB, block_linked=False, content_checksum=True,
-                                 block_checksum=True, store_size=True) for r in s.records]
+    frames = [lz4_frame(r) for r in s.records]
     save("rows-bf16.lz4", b"".join(frames) + s.index(frames))
 
     q = [(t, np.array([0.5, 0.25], "<f4").tobytes() + np.array([i, -i, 127, -127, 1], "i1").tobytes()) for i, (t, _) in
@@ -153,6 +187,30 @@ def main():
     s.activations(rows[:2])
     s.abort(130, "stopped by a signal")
     save("aborted.ccps", b"".join(s.records))
+
+    s = Stream(begin_hashed("f32", 5, "cuda-ipc"))
+    s.hashed(rows[:3], (0, 1, 2))
+    s.hashed(rows[3:], (5, 3))
+    s.end()
+    seed("raw_hashed-ipc.ccps", b"\0" + b"".join(s.records))
+    for mode in range(1, 5):
+        seed(f"repaired{mode}_hashed-ipc.ccps", bytes([mode]) + b"".join(s.records))
+    s = Stream(begin_hashed("f32", 5, "cuda-ipc"))
+    s.hashed(rows[:2], (5, 6))
+    s.end()
+    seed("repaired1_hashed-beyond.ccps", b"\1" + b"".join(s.records))
+
+    s = Stream(begin_hashed("bf16", None, "nccl"))
+    s.hashed(bf, (3, 4, 5, 0))
+    s.end()
+    frames = [lz4_frame(r) for r in s.records]
+    seed("raw_hashed-nccl.lz4", b"\0" + b"".join(frames) + s.index(frames))
+
+    for name in ("tokens", "rows-f32"):
+        with open(os.path.join(OUT, name + ".ccps"), "rb") as f:
+            data = f.read()
+        seed(f"repaired3_{name}.ccps", b"\3" + data)
+        seed(f"repaired4_{name}.ccps", b"\4" + data)
 
 
 if __name__ == "__main__":
