@@ -140,6 +140,24 @@ actgen() {
     same_weights "$dir/run" "$BATS_TEST_TMPDIR/run"
 }
 
+# 30 wake-ups without a word. The generator holds the pipe open all the while, and has sent 246 rows: the draws of
+# four blocks of 50 are known, which make 6 batches, and some of the fifth.
+@test "a generator that hangs is 75 as well, with a checkpoint of all that came" {
+    local status=0
+    mkfifo "$BATS_TEST_TMPDIR/pipe"
+    CCPIPE_BACKENDS=$EMULATED "$VIA" cuda-ipc cuda 20 "$dir/rows" stop 250 >"$BATS_TEST_TMPDIR/pipe" 3>&- &
+    local generator=$!
+    train cuda "$BATS_TEST_TMPDIR/run" --shuffle-rows 50 --shuffle-seed 3 <"$BATS_TEST_TMPDIR/pipe" \
+        2>"$BATS_TEST_TMPDIR/err" || status=$?
+    kill -KILL $generator
+    cat "$BATS_TEST_TMPDIR/err"
+    [ "$status" -eq 75 ]
+    [ "$(grep -c 'error: .*lost: it has not been heard of for too long' "$BATS_TEST_TMPDIR/err")" -eq 1 ]
+    [ -e "$BATS_TEST_TMPDIR/run/step-6" ] || [ -e "$BATS_TEST_TMPDIR/run/step-7" ]
+    via 20 50 "$BATS_TEST_TMPDIR/run" -- --resume
+    same_weights "$dir/run" "$BATS_TEST_TMPDIR/run"
+}
+
 @test "a trainer that is killed is 75 for the generator, which waits for nothing" {
     local trainer status=0
     mkfifo "$BATS_TEST_TMPDIR/pipe"
@@ -190,7 +208,8 @@ actgen() {
         [ "$status" -eq 64 ]
         grep -q 'holds no rows: they travel by cuda-ipc' "$BATS_TEST_TMPDIR/err"
     done
-    source_of cuda-ipc cuda 20 2>/dev/null | head -c 3000 >"$BATS_TEST_TMPDIR/file"
+    # BEGIN alone, in one read: whoever waits for more waits for as long as the generator does for a trainer.
+    source_of cuda-ipc cuda 20 2>/dev/null | dd bs=64K count=1 status=none >"$BATS_TEST_TMPDIR/file"
     run -64 train cuda "$BATS_TEST_TMPDIR/run" "$BATS_TEST_TMPDIR/file"
     [[ "$output" == *"is a file, and its rows went by cuda-ipc"* ]]
 }
