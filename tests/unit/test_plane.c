@@ -303,8 +303,8 @@ static void test_a_wait_for_a_pass_can_be_interrupted(void **state)
     plane_free(generator);
 }
 
-/* A trainer in a process of its own, which attaches and waits for passes; its exit status is the
- * code that the wait ended with, turned. */
+/* A trainer in a process of its own, which attaches, gives one pass back, and stays until the
+ * generator says BYE; its exit status is the code that a wait ended with, turned. */
 static pid_t fork_trainer(const char *name, const struct plane_setup *setup)
 {
     pid_t child = fork();
@@ -316,9 +316,11 @@ static pid_t fork_trainer(const char *name, const struct plane_setup *setup)
     struct plane *plane;
     struct plane_pass pass;
     int status = plane_attach(&plane, setup, &attach);
-    if (status == 0)
-        status = plane_next_pass(plane, &pass);
-    _exit(status > 0 ? 0 : -status);
+    if (status == 0 && (status = plane_next_pass(plane, &pass)) == 1 &&
+        (status = plane_free_pass(plane, pass.number)) == 0 &&
+        (status = plane_next_pass(plane, &pass)) == 0)
+        plane_bye(plane);
+    _exit(-status);
 }
 
 static _Atomic int told; /* how often the generator was told of a loss */
@@ -398,6 +400,7 @@ static void test_pauses_do_not_add_up(void **state)
     }
     assert_int_equal(plane_take(generator, &buffer), 0);
     assert_int_equal(plane_announce(generator, buffer, 1, 1), 0);
+    assert_int_equal(plane_finish(generator), 0);
     assert_int_equal(exit_of(child), 0);
     plane_free(generator);
 }
@@ -420,6 +423,8 @@ static void test_stopped_and_continued_as_a_whole(void **state)
         int status = plane_take(generator, &buffer);
         if (status == 0)
             status = plane_announce(generator, buffer, 1, 1);
+        if (status == 0)
+            status = plane_finish(generator);
         int other = exit_of(child);
         _exit(status != 0 ? -status : other);
     }
