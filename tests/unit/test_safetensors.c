@@ -1,5 +1,5 @@
 /* test_safetensors.c - files of the safetensors package; headers it would refuse; every cut;
- * shards; conversion; and our writer against bytes put together from the format.
+ * shards; conversion.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,41 +10,22 @@
 
 #include <fcntl.h>
 #include <math.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/io.h"
 #include "common/log.h"
 #include "common/safetensors.h"
+#include "tests/unit/scratch.h"
 
 #define FILES "tests/golden/files/"
 
-static char scratch[64];
-
 /* ---- files made here */
 
-static const char *scratch_path(const char *name)
-{
-    static char path[512];
-    int length = snprintf(path, sizeof path, "%s/%s", scratch, name);
-    assert_true(length > 0 && (size_t)length < sizeof path);
-    return path;
-}
-
-static void write_file(const char *path, const void *bytes, size_t size)
-{
-    FILE *file = fopen(path, "wb");
-    assert_non_null(file);
-    assert_int_equal(fwrite(bytes, 1, size, file), size);
-    assert_int_equal(fclose(file), 0);
-}
-
-/* Length, header, data, as the format has them; the path stays valid until the next call. */
+/* Length, header, data, as the format has them: the file's path, one of scratch_path(). */
 static const char *make_file(const char *header, const void *data, size_t size)
 {
     size_t length = strlen(header), total = 8 + length + size;
@@ -55,10 +36,9 @@ static const char *make_file(const char *header, const void *data, size_t size)
     memcpy(bytes + 8, header, length);
     if (size > 0)
         memcpy(bytes + 8 + length, data, size);
-    const char *path = scratch_path("file.safetensors");
-    write_file(path, bytes, total);
+    scratch_write("file.safetensors", bytes, total);
     free(bytes);
-    return path;
+    return scratch_path("file.safetensors");
 }
 
 static int open_status(const char *path)
@@ -218,10 +198,9 @@ static void test_conversion_over_many_chunks(void **state)
 static int read_f32_message(const struct safetensors *model, const char *name, float *to,
                             uint64_t first, uint64_t count, char *message, size_t room)
 {
-    char path[128];
-    snprintf(path, sizeof path, "%s/stderr", scratch);
     fflush(stderr);
-    int kept = dup(STDERR_FILENO), fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+    int kept = dup(STDERR_FILENO);
+    int fd = open(scratch_path("stderr"), O_RDWR | O_CREAT | O_TRUNC, 0600);
     assert_true(kept >= 0 && fd >= 0);
     assert_true(dup2(fd, STDERR_FILENO) >= 0);
     log_init("test", LOG_ERROR);
@@ -338,14 +317,13 @@ static void test_every_cut_is_found(void **state)
     char *text;
     size_t size;
     assert_int_equal(io_read_file(&text, &size, FILES "types.safetensors", 1u << 20), 0);
-    const char *path = scratch_path("file.safetensors");
     for (size_t cut = 0; cut < size; cut++) {
-        write_file(path, text, cut);
-        assert_int_equal(open_status(path), ERR_TRUNCATED);
+        scratch_write("file.safetensors", text, cut);
+        assert_int_equal(open_status(scratch_path("file.safetensors")), ERR_TRUNCATED);
     }
     text[size] = 'x';
-    write_file(path, text, size + 1); /* io_read_file() has left room for a 0 */
-    assert_int_equal(open_status(path), ERR_DATA);
+    scratch_write("file.safetensors", text, size + 1); /* io_read_file() has left room for a 0 */
+    assert_int_equal(open_status(scratch_path("file.safetensors")), ERR_DATA);
     free(text);
 }
 
@@ -364,10 +342,9 @@ static void test_a_header_length_is_not_believed(void **state)
         {{0, 0, 0, 0, 0, 0, 0, 0, '{', '}'}, ERR_DATA},
         {{2, 0, 0, 0, 0, 0, 0, 0, '{', '}'}, 0},
     };
-    const char *path = scratch_path("file.safetensors");
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        write_file(path, cases[i].bytes, 10);
-        assert_int_equal(open_status(path), cases[i].status);
+        scratch_write("file.safetensors", cases[i].bytes, 10);
+        assert_int_equal(open_status(scratch_path("file.safetensors")), cases[i].status);
     }
 }
 
@@ -423,11 +400,9 @@ static void test_shards_of_the_package(void **state)
 static void test_one_file_goes_before_an_index(void **state)
 {
     (void)state;
-    char index[128], single[128];
     struct safetensors *model;
-    snprintf(index, sizeof index, "%s/model.safetensors.index.json", scratch);
-    snprintf(single, sizeof single, "%s/model.safetensors", scratch);
-    write_file(index, "{", 1);
+    const char *single = scratch_path("model.safetensors");
+    scratch_write("model.safetensors.index.json", "{", 1);
     assert_int_equal(rename(make_file("{" T("a", "U8", "1", 0, 1) "}", "x", 1), single), 0);
     assert_int_equal(safetensors_open_folder(&model, scratch), 0);
     assert_int_equal(safetensors_count(model), 1);
@@ -435,7 +410,7 @@ static void test_one_file_goes_before_an_index(void **state)
     unlink(single);
     assert_int_equal(safetensors_open_folder(&model, scratch), ERR_DATA);
     assert_null(model);
-    unlink(index);
+    unlink(scratch_path("model.safetensors.index.json"));
     assert_int_equal(safetensors_open_folder(&model, scratch), ERR_USAGE);
 }
 
@@ -466,15 +441,12 @@ static void test_an_index_that_is_wrong(void **state)
         {"{}", ERR_DATA},
         {"[]", ERR_DATA},
     };
-    char index[128], link[128];
-    snprintf(index, sizeof index, "%s/model.safetensors.index.json", scratch);
-    snprintf(link, sizeof link, "%s/link.safetensors", scratch);
     assert_non_null(
         make_file("{" T("a", "U8", "3", 0, 3) "," T("b", "U8", "1", 3, 4) "}", "abcd", 4));
-    assert_int_equal(symlink("file.safetensors", link), 0);
+    assert_int_equal(symlink("file.safetensors", scratch_path("link.safetensors")), 0);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct safetensors *model;
-        write_file(index, cases[i].index, strlen(cases[i].index));
+        scratch_write("model.safetensors.index.json", cases[i].index, strlen(cases[i].index));
         int status = safetensors_open_folder(&model, scratch);
         if (status != cases[i].status)
             print_error("%s\n", cases[i].index);
@@ -483,175 +455,13 @@ static void test_an_index_that_is_wrong(void **state)
             assert_int_equal(safetensors_count(model), 1);
         safetensors_free(model);
     }
-    unlink(link);
-    unlink(index);
-}
-
-/* ---- writing */
-
-static const float written_weight[6] = {-1.125f, -0.75f, -0.375f, 0, 0.375f, 0.75f};
-static const uint8_t written_step[8] = {0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
-static const uint8_t written_bias[6] = {0x80, 0x3f, 0x00, 0xc0, 0x00, 0x3f};
-static const struct safetensors_entry written[] = {
-    {"W.weight", SAFETENSORS_F32, 2, {2, 3}, written_weight},
-    {"step", SAFETENSORS_I64, 0, {0}, written_step},
-    {"nothing", SAFETENSORS_BF16, 2, {4, 0}, NULL},
-    {"b", SAFETENSORS_BF16, 1, {3}, written_bias},
-};
-enum { WRITTEN_COUNT = sizeof written / sizeof *written };
-
-static void test_our_bytes_are_those_of_the_format(void **state)
-{
-    (void)state;
-    char *expected, *ours;
-    size_t expected_size, size;
-    struct stat found;
-    json_t *metadata = json_pack("{s:s, s:s}", "größe", "\"1\"", "format", "pt");
-    const char *path = scratch_path("written.safetensors");
-    assert_int_equal(safetensors_write(path, written, WRITTEN_COUNT, metadata), 0);
-    assert_int_equal(io_read_file(&ours, &size, path, 1u << 20), 0);
-    assert_int_equal(io_read_file(&expected, &expected_size, FILES "written.safetensors", 1u << 20),
-                     0);
-    assert_int_equal(size, expected_size);
-    assert_memory_equal(ours, expected, size);
-    assert_int_equal(stat(path, &found), 0);
-    assert_int_equal(found.st_mode & 0777, 0600);
-    json_decref(metadata);
-    free(expected);
-    free(ours);
-    unlink(path);
-}
-
-static void test_a_file_that_exists_stays(void **state)
-{
-    (void)state;
-    char *text;
-    size_t size;
-    const char *path = scratch_path("written.safetensors");
-    write_file(path, "old", 3);
-    assert_int_equal(safetensors_write(path, written, WRITTEN_COUNT, NULL), ERR_IO);
-    assert_int_equal(io_read_file(&text, &size, path, 100), 0);
-    assert_string_equal(text, "old");
-    free(text);
-    unlink(path);
-    assert_int_equal(safetensors_write("/nonexistent/x", written, WRITTEN_COUNT, NULL), ERR_IO);
-}
-
-static void test_entries_that_cannot_be_written(void **state)
-{
-    (void)state;
-    static const struct safetensors_entry twice[] = {{"a", SAFETENSORS_U8, 0, {0}, "x"},
-                                                     {"a", SAFETENSORS_U8, 0, {0}, "x"}};
-    static const struct safetensors_entry huge[] = {
-        {"a", SAFETENSORS_F32, 2, {UINT64_C(1) << 32, UINT64_C(1) << 32}, "x"}};
-    static const struct safetensors_entry together[] = {{"a", SAFETENSORS_U8, 1, {INT64_MAX}, "x"},
-                                                        {"b", SAFETENSORS_U8, 1, {1}, "x"}};
-    static const struct safetensors_entry name[] = {{"\xff", SAFETENSORS_U8, 0, {0}, "x"}};
-    static const struct safetensors_entry reserved[] = {
-        {"__metadata__", SAFETENSORS_U8, 0, {0}, "x"}};
-    const char *path = scratch_path("written.safetensors");
-    assert_int_equal(safetensors_write(path, twice, 2, NULL), ERR_USAGE);
-    assert_int_equal(safetensors_write(path, huge, 1, NULL), ERR_USAGE);
-    assert_int_equal(safetensors_write(path, together, 2, NULL), ERR_USAGE);
-    assert_int_equal(safetensors_write(path, name, 1, NULL), ERR_USAGE);
-    assert_int_equal(safetensors_write(path, reserved, 1, NULL), ERR_USAGE);
-    assert_int_equal(access(path, F_OK), -1); /* nothing was created */
-}
-
-/* Byte i of entry e, for entries of more bytes than are fetched at once. */
-static uint8_t piece_byte(size_t entry, uint64_t i)
-{
-    return (uint8_t)(i * 7 + (i >> 13) + entry);
-}
-
-static int fetch_piece(void *context, size_t index, void *to, uint64_t offset, uint64_t bytes)
-{
-    uint64_t *left = context; /* bytes until it fails */
-    if (bytes > *left)
-        return ERR_DEVICE;
-    *left -= bytes;
-    for (uint64_t i = 0; i < bytes; i++)
-        ((uint8_t *)to)[i] = piece_byte(index, offset + i);
-    return 0;
-}
-
-static void test_data_is_fetched_in_pieces(void **state)
-{
-    (void)state;
-    static const struct safetensors_entry entries[] = {
-        {"large", SAFETENSORS_U8, 1, {9000001}, NULL},
-        {"here", SAFETENSORS_U8, 1, {3}, "abc"},
-        {"empty", SAFETENSORS_U8, 1, {0}, NULL},
-        {"small", SAFETENSORS_U8, 1, {5}, NULL},
-    };
-    const char *path = scratch_path("written.safetensors");
-    uint64_t left = 9000006;
-    assert_int_equal(safetensors_write_fetched(path, entries, 4, NULL, fetch_piece, &left), 0);
-    assert_int_equal(left, 0);
-    struct safetensors *model;
-    assert_int_equal(safetensors_open(&model, path), 0);
-    uint8_t *bytes = malloc(9000001);
-    assert_non_null(bytes);
-    for (size_t e = 0; e < 4; e++) {
-        const struct safetensors_tensor *tensor = safetensors_find(model, entries[e].name);
-        assert_non_null(tensor);
-        assert_int_equal(tensor->bytes, entries[e].shape[0]);
-        assert_int_equal(safetensors_read(model, tensor, bytes, 0, tensor->bytes), 0);
-        for (uint64_t i = 0; i < tensor->bytes; i++)
-            assert_int_equal(bytes[i], e == 1 ? (uint8_t) "abc"[i] : piece_byte(e, i));
-    }
-    free(bytes);
-    safetensors_free(model);
-    unlink(path);
-    left = 5000000;
-    assert_int_equal(safetensors_write_fetched(path, entries, 4, NULL, fetch_piece, &left),
-                     ERR_DEVICE);
-    unlink(path);
-}
-
-/* RLIMIT_FSIZE stands for the disk: once inside the header, once inside the last tensor. */
-static void test_a_disk_that_is_full(void **state)
-{
-    (void)state;
-    struct rlimit kept;
-    struct stat whole;
-    const char *path = scratch_path("written.safetensors");
-    assert_int_equal(safetensors_write(path, written, WRITTEN_COUNT, NULL), 0);
-    assert_int_equal(stat(path, &whole), 0);
-    unlink(path);
-    const rlim_t limits[] = {100, (rlim_t)whole.st_size - 1};
-    assert_int_equal(getrlimit(RLIMIT_FSIZE, &kept), 0);
-    assert_ptr_not_equal(signal(SIGXFSZ, SIG_IGN), SIG_ERR);
-    for (size_t i = 0; i < 2; i++) {
-        struct rlimit limit = {.rlim_cur = limits[i], .rlim_max = kept.rlim_max};
-        assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
-        int status = safetensors_write(path, written, WRITTEN_COUNT, NULL);
-        assert_int_equal(setrlimit(RLIMIT_FSIZE, &kept), 0);
-        assert_int_equal(status, ERR_IO);
-        assert_int_equal(open_status(path), ERR_TRUNCATED); /* left there, and not believed */
-        unlink(path);
-    }
-    assert_ptr_not_equal(signal(SIGXFSZ, SIG_DFL), SIG_ERR);
-}
-
-static int set_up(void **state)
-{
-    (void)state;
-    log_init("test_safetensors", LOG_SILENT);
-    snprintf(scratch, sizeof scratch, "/tmp/test_safetensors.XXXXXX");
-    return mkdtemp(scratch) == NULL;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    unlink(scratch_path("file.safetensors"));
-    unlink(scratch_path("stderr"));
-    return rmdir(scratch);
+    unlink(scratch_path("link.safetensors"));
+    unlink(scratch_path("model.safetensors.index.json"));
 }
 
 int main(void)
 {
+    log_init("test_safetensors", LOG_SILENT);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_types_and_shapes_of_the_package),
         cmocka_unit_test(test_conversion_to_f32),
@@ -665,11 +475,6 @@ int main(void)
         cmocka_unit_test(test_shards_of_the_package),
         cmocka_unit_test(test_one_file_goes_before_an_index),
         cmocka_unit_test(test_an_index_that_is_wrong),
-        cmocka_unit_test(test_our_bytes_are_those_of_the_format),
-        cmocka_unit_test(test_a_file_that_exists_stays),
-        cmocka_unit_test(test_entries_that_cannot_be_written),
-        cmocka_unit_test(test_data_is_fetched_in_pieces),
-        cmocka_unit_test(test_a_disk_that_is_full),
     };
-    return cmocka_run_group_tests_name("safetensors", tests, set_up, tear_down);
+    return cmocka_run_group_tests_name("safetensors", tests, scratch_open, scratch_close);
 }
