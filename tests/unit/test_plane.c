@@ -320,6 +320,7 @@ static pid_t fork_trainer(const char *name, const struct plane_setup *setup)
         (status = plane_free_pass(plane, pass.number)) == 0 &&
         (status = plane_next_pass(plane, &pass)) == 0)
         plane_bye(plane);
+    plane_free(plane);
     _exit(-status);
 }
 
@@ -426,6 +427,7 @@ static void test_stopped_and_continued_as_a_whole(void **state)
         if (status == 0)
             status = plane_finish(generator);
         int other = exit_of(child);
+        plane_free(generator);
         _exit(status != 0 ? -status : other);
     }
     int status;
