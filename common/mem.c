@@ -146,11 +146,29 @@ uint64_t mem_available(void)
     return result;
 }
 
+struct mem_text mem_text(uint64_t bytes)
+{
+    static const struct {
+        uint64_t bytes;
+        const char *name;
+    } units[] = {{1000000000, "GB"}, {1000000, "MB"}, {1000, "kB"}};
+    struct mem_text result;
+    for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
+        if (bytes < units[i].bytes)
+            continue;
+        snprintf(result.text, sizeof result.text, "%.2f %s", (double)bytes / (double)units[i].bytes,
+                 units[i].name);
+        return result;
+    }
+    snprintf(result.text, sizeof result.text, "%u bytes", (unsigned)bytes);
+    return result;
+}
+
 int mem_require(uint64_t bytes, const char *what)
 {
     uint64_t available = mem_available();
     if (bytes <= available)
         return 0;
-    return log_fail(ERR_MEMORY, "%s needs %.2f GB of memory, and %.2f GB are free", what,
-                    (double)bytes / 1e9, (double)available / 1e9);
+    return log_fail(ERR_MEMORY, "%s needs %s of memory, and %s are free", what,
+                    mem_text(bytes).text, mem_text(available).text);
 }

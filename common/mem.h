@@ -31,6 +31,13 @@ int mem_fail(const char *what, size_t count, size_t size);
  * v2, all levels up) leave; UINT64_MAX where neither can be read. */
 uint64_t mem_available(void);
 
+/* A number of bytes for messages, "4.12 GB", "512 bytes": .text of what comes back, which lasts to
+ * the end of the statement. */
+struct mem_text {
+    char text[32];
+};
+struct mem_text mem_text(uint64_t bytes);
+
 /* 0, or ERR_MEMORY with a message that says what `what` needs and what is free. */
 int mem_require(uint64_t bytes, const char *what) MUST_CHECK;
 

@@ -232,7 +232,7 @@ same_weights() {
         --model "base=$pair/base" --model "chat=$pair/chat" --hook blocks.2.hook_resid_pre -o "$BATS_TEST_TMPDIR/rows" \
         "$dir/tokens" 2>"$BATS_TEST_TMPDIR/err"
     cat "$BATS_TEST_TMPDIR/err"
-    grep -Eq 'device memory: weights 0[.]00[0-9], embedding 0[.]001, workspace 0[.]0[0-9]{2}, rows 0[.]008 GB of 0[.]100 GB free$' \
+    grep -Eq 'device memory: weights [0-9][.][0-9]{2} MB, embedding 786[.]43 kB, workspace [0-9]{2}[.][0-9]{2} MB, rows 8[.]39 MB of 99[.]9[0-9] MB free$' \
         "$BATS_TEST_TMPDIR/err"
 }
 
@@ -241,7 +241,7 @@ same_weights() {
     EMU_MEMORY=1000000 actgen cuda f32 f32 - >"$BATS_TEST_TMPDIR/rows" 2>"$BATS_TEST_TMPDIR/err" || status=$?
     cat "$BATS_TEST_TMPDIR/err"
     [ "$status" -eq 71 ]
-    grep -Eq "running the models .* needs 0[.][0-9]{3} GB of the device's memory, and 0.001 GB are free" \
+    grep -Eq "running the models .* needs [0-9]{2}[.][0-9]{2} MB of the device's memory, and 9[0-9]{2}[.][0-9]{2} kB are free" \
         "$BATS_TEST_TMPDIR/err"
     [ ! -s "$BATS_TEST_TMPDIR/rows" ]
     status=0
@@ -253,7 +253,7 @@ same_weights() {
 }
 
 @test "what a GPU's memory is taken for is told at the start, what a CPU's is with -v alone" {
-    local told='note: device memory: weights [0-9.]+, Adam [0-9.]+, workspace [0-9.]+, buffer [0-9.]+ GB of 0\.50 GB free'
+    local told='note: device memory: weights [0-9.]+ kB, Adam [0-9.]+ kB, workspace [0-9.]+ [kM]B, buffer [0-9.]+ [kM]B of 500\.00 MB free'
     start() {
         rm -rf "$BATS_TEST_TMPDIR/run"
         on "$1" "$BIN/cctrain" --device "$1" --out "$BATS_TEST_TMPDIR/run" --latents 64 --batch 32 --steps 2 \

@@ -82,6 +82,21 @@ static void available_memory_is_plausible(void **state)
     assert_int_equal(mem_require(UINT64_MAX, "a test"), ERR_MEMORY);
 }
 
+static void numbers_of_bytes_have_the_unit_that_fits(void **state)
+{
+    (void)state;
+    static const struct {
+        uint64_t bytes;
+        const char *text;
+    } cases[] = {{0, "0 bytes"},          {999, "999 bytes"},
+                 {1000, "1.00 kB"},       {786432, "786.43 kB"},
+                 {1000000, "1.00 MB"},    {99994000, "99.99 MB"},
+                 {1000000000, "1.00 GB"}, {85899345920, "85.90 GB"},
+                 {1u << 31, "2.15 GB"},   {UINT64_MAX, "18446744073.71 GB"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        assert_string_equal(mem_text(cases[i].bytes).text, cases[i].text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -89,6 +104,7 @@ int main(void)
         cmocka_unit_test(nothing_can_be_freed),
         cmocka_unit_test(resizing_keeps_what_there_is),
         cmocka_unit_test(available_memory_is_plausible),
+        cmocka_unit_test(numbers_of_bytes_have_the_unit_that_fits),
     };
     return cmocka_run_group_tests(tests, set_up, NULL);
 }

@@ -207,25 +207,19 @@ int engine_require(const struct engine *engine, const struct engine_memory *memo
         return mem_require(bytes + host, what);
     uint64_t available = kernels->memory_free(engine->on.device);
     if (bytes > available)
-        return log_fail(ERR_MEMORY, "%s needs %.3f GB of the device's memory, and %.3f GB are free",
-                        what, (double)bytes / 1e9, (double)available / 1e9);
+        return log_fail(ERR_MEMORY, "%s needs %s of the device's memory, and %s are free", what,
+                        mem_text(bytes).text, mem_text(available).text);
     return mem_require(host, what);
 }
 
 void engine_tell_memory(const struct engine *engine, const struct engine_memory *memory)
 {
     const struct kernels *kernels = engine->on.kernels;
-    char line[256];
-    snprintf(line, sizeof line,
-             "device memory: weights %.3f, embedding %.3f, workspace %.3f, rows %.3f GB of %.3f GB "
-             "free",
-             (double)memory->weights / 1e9, (double)memory->embedding / 1e9,
-             (double)memory->work / 1e9, (double)memory->rows / 1e9,
-             (double)kernels->memory_free(engine->on.device) / 1e9);
-    if (kernels->at_once)
-        log_verbose("%s", line);
-    else
-        log_note("%s", line);
+    (kernels->at_once ? log_verbose : log_note)(
+        "device memory: weights %s, embedding %s, workspace %s, rows %s of %s free",
+        mem_text(memory->weights).text, mem_text(memory->embedding).text,
+        mem_text(memory->work).text, mem_text(memory->rows).text,
+        mem_text(kernels->memory_free(engine->on.device)).text);
 }
 
 /* Until nothing reads or writes the buffers. A failure comes from engine_finish(). */

@@ -98,15 +98,15 @@ static int train_check_memory(const struct train *train, const struct step_setup
     if (bytes > available)
         return log_fail(ERR_MEMORY,
                         "training %" PRIu64 " latents on rows of %zu values (--latents, --batch%s) "
-                        "needs %.2f GB of the device's memory, and %.2f GB are free",
+                        "needs %s of the device's memory, and %s are free",
                         step->latents, begin_width(step->begin),
-                        train->feed.plane != NULL ? ", --shuffle-rows" : "", (double)bytes / 1e9,
-                        (double)available / 1e9);
+                        train->feed.plane != NULL ? ", --shuffle-rows" : "", mem_text(bytes).text,
+                        mem_text(available).text);
     bool on_cpu = strcmp(train->kernels->name, "cpu") == 0;
     (on_cpu ? log_verbose : log_note)(
-        "device memory: weights %.2f, Adam %.2f, workspace %.2f, buffer %.2f GB of %.2f GB free",
-        (double)memory.weights / 1e9, (double)memory.adam / 1e9, (double)memory.workspace / 1e9,
-        (double)memory.buffer / 1e9, (double)available / 1e9);
+        "device memory: weights %s, Adam %s, workspace %s, buffer %s of %s free",
+        mem_text(memory.weights).text, mem_text(memory.adam).text, mem_text(memory.workspace).text,
+        mem_text(memory.buffer).text, mem_text(available).text);
     return 0;
 }
 
