@@ -178,12 +178,13 @@ struct kernels {
     int (*share)(struct kernels_device *device, void *d_memory, uint8_t handle[64]);
     int (*map)(struct kernels_device *device, void **d_memory, const uint8_t handle[64]);
     void (*unmap)(struct kernels_device *device, void *d_memory);
-    /* NCCL's version, e.g. 23000; ERR_USAGE with the reason where it is not to be had. */
-    int (*link_version)(struct kernels_device *device, unsigned *version);
+    /* NCCL's version, e.g. 23000, and whether its user lets two ranks be on one device, which it
+     * can from 2.30 on; ERR_USAGE with the reason where NCCL is not to be had. */
+    int (*link_version)(struct kernels_device *device, uint32_t *version, bool *one_device);
     int (*link_id)(struct kernels_device *device, uint8_t id[128]);
     /* Links the two processes, of rank 0 and 1, that have one id from link_id(); each waits for the
      * other for as long as go_on(context) returns 0, and then returns its code. The link keeps
-     * go_on: sends, receives and the end may wait for the other side too, and ask it as well. From
+     * go_on: sends and receives may wait for the other side too, and ask it as well. From
      * then on the link is lost, and its queue fails with that code. */
     int (*link_open)(struct kernels_device *device, struct kernels_link **link,
                      const uint8_t id[128], unsigned rank, int (*go_on)(void *context),
@@ -196,7 +197,8 @@ struct kernels {
     void (*link_receive)(struct kernels_queue *queue, struct kernels_link *link, void *d_to,
                          size_t bytes);
     int (*link_poll)(struct kernels_link *link); /* 0, or the code of a failure that is logged */
-    /* Both sides close, and wait for each other; lost: this one waits for nobody. NULL is fine. */
+    /* Both sides close, and wait some seconds for each other; lost: this one waits for nobody. NULL
+     * is fine. */
     void (*link_close)(struct kernels_link *link, bool lost);
 
     /* ---- matrix products. A plan owns its workspace; it is used by one queue at a time. */

@@ -21,7 +21,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { RANKS = 2, VERSION_LEAST = 21800, POLL_NANOSECONDS = 1000000 };
+enum { RANKS = 2, VERSION_LEAST = 21800, POLL_NANOSECONDS = 1000000, CLOSE_POLLS = 5000 };
 
 struct kernels_link {
     struct kernels_device *device;
@@ -83,32 +83,42 @@ static int fail(const struct kernels_device *device, ncclResult_t given, const c
                        device->nccl.GetErrorString(given));
 }
 
-int cuda_link_version(struct kernels_device *device, unsigned *version)
+/* Its version, or a code. */
+static int load(struct kernels_device *device)
 {
-    int found = 0;
+    int version = 0;
     bool is_loaded = device->nccl.GetVersion != NULL;
     if (!is_loaded && setenv("NCCL_RAS_ENABLE", "0", 0) != 0)
         return device_fail(device, ERR_MEMORY, "not enough memory to set NCCL_RAS_ENABLE");
     int code = is_loaded ? 0 : load_calls(device);
     if (code < 0)
         return code;
-    ncclResult_t result = device->nccl.GetVersion(&found);
+    ncclResult_t result = device->nccl.GetVersion(&version);
     if (result != ncclSuccess)
         return fail(device, result, "ncclGetVersion");
-    if (found < VERSION_LEAST)
-        return device_fail(device, ERR_USAGE, "NCCL is version %d, at least %d is needed", found,
+    if (version < VERSION_LEAST)
+        return device_fail(device, ERR_USAGE, "NCCL is version %d, at least %d is needed", version,
                            VERSION_LEAST);
-    *version = (unsigned)found;
+    return version;
+}
+
+int cuda_link_version(struct kernels_device *device, uint32_t *version, bool *one_device)
+{
+    const char *named = getenv("NCCL_MULTI_RANK_GPU_ENABLE");
+    int found = load(device);
+    if (found < 0)
+        return found;
+    *version = (uint32_t)found;
+    *one_device = named != NULL && strcmp(named, "1") == 0;
     return 0;
 }
 
 int cuda_link_id(struct kernels_device *device, uint8_t id[128])
 {
     ncclUniqueId made;
-    unsigned version;
     static_assert(sizeof made == 128, "what the other process is given");
-    int code = cuda_link_version(device, &version);
-    if (code == 0)
+    int code = load(device);
+    if (code >= 0)
         code = device_enter(device);
     if (code < 0)
         return code;
@@ -121,22 +131,29 @@ int cuda_link_id(struct kernels_device *device, uint8_t id[128])
 
 /* ---- links */
 
+/* What NCCL says of the link now: of its latest call, or of what lies in streams. */
+static ncclResult_t ask(const struct kernels_link *link)
+{
+    ncclResult_t found = ncclSuccess;
+    ncclResult_t answer = link->device->nccl.CommGetAsyncError(link->communicator, &found);
+    return answer == ncclSuccess ? found : answer;
+}
+
+static void pause_asking(void)
+{
+    const struct timespec pause = {0, POLL_NANOSECONDS};
+    (void)nanosleep(&pause, NULL);
+}
+
 /* What NCCL has begun, and has answered so, is waited for: 0, or the code of its failure or of
  * go_on(), which the link keeps. */
 static int settle(struct kernels_link *link, ncclResult_t answer, const char *what)
 {
-    const struct timespec pause = {0, POLL_NANOSECONDS};
-    while (answer == ncclInProgress) {
-        ncclResult_t found = ncclSuccess;
-        answer = link->device->nccl.CommGetAsyncError(link->communicator, &found);
-        if (answer == ncclSuccess)
-            answer = found;
-        if (answer != ncclInProgress)
-            break;
+    while (answer == ncclInProgress && (answer = ask(link)) == ncclInProgress) {
         int code = link->go_on(link->context);
         if (code != 0)
             return link->error = code;
-        (void)nanosleep(&pause, NULL);
+        pause_asking();
     }
     return answer == ncclSuccess ? 0 : link->error = fail(link->device, answer, what);
 }
@@ -145,11 +162,10 @@ int cuda_link_open(struct kernels_device *device, struct kernels_link **opened,
                    const uint8_t id[128], unsigned rank, int (*go_on)(void *context), void *context)
 {
     assert(rank < RANKS);
-    unsigned version;
     ncclUniqueId given;
     memcpy(&given, id, sizeof given);
-    int code = cuda_link_version(device, &version);
-    if (code == 0)
+    int code = load(device);
+    if (code >= 0)
         code = device_enter(device);
     if (code < 0)
         return code;
@@ -200,30 +216,35 @@ void cuda_link_receive(struct kernels_queue *queue, struct kernels_link *link, v
 
 int cuda_link_poll(struct kernels_link *link)
 {
-    ncclResult_t found = ncclSuccess;
     if (link->error != 0)
         return link->error;
-    ncclResult_t answer = link->device->nccl.CommGetAsyncError(link->communicator, &found);
-    if (answer == ncclSuccess)
-        answer = found;
+    ncclResult_t answer = ask(link);
     if (answer != ncclSuccess && answer != ncclInProgress)
         link->error = fail(link->device, answer, "the link to the other device");
     return link->error;
 }
 
-/* An end that both sides agree on, where there is nothing against it. */
+/* An end that both sides agree on: true, where the other does so within CLOSE_POLLS. */
+static bool finalize(const struct kernels_link *link)
+{
+    ncclResult_t answer = link->device->nccl.CommFinalize(link->communicator);
+    for (unsigned polls = 0; answer == ncclInProgress && polls < CLOSE_POLLS; polls++) {
+        answer = ask(link);
+        if (answer == ncclInProgress)
+            pause_asking();
+    }
+    return answer == ncclSuccess;
+}
+
 void cuda_link_close(struct kernels_link *link, bool lost)
 {
     if (link == NULL)
         return;
     if (device_enter(link->device) == 0 && link->communicator != NULL) {
-        if (!lost && link->error == 0)
-            (void)settle(link, link->device->nccl.CommFinalize(link->communicator),
-                         "ncclCommFinalize");
-        if (lost || link->error != 0)
-            (void)link->device->nccl.CommAbort(link->communicator);
-        else
+        if (!lost && link->error == 0 && finalize(link))
             (void)link->device->nccl.CommDestroy(link->communicator);
+        else
+            (void)link->device->nccl.CommAbort(link->communicator);
     }
     free(link);
 }
@@ -231,23 +252,23 @@ void cuda_link_close(struct kernels_link *link, bool lost)
 #else
 
 /* Links are refused by the first thing that is asked of them, and so never opened. */
-int cuda_link_version(struct kernels_device *device, unsigned *version)
+int cuda_link_version(struct kernels_device *device, uint32_t *version, bool *one_device)
 {
-    (void)version;
+    (void)version, (void)one_device;
     return device_fail(device, ERR_USAGE, "the CUDA backend was built without NCCL (nccl.h)");
 }
 
 int cuda_link_id(struct kernels_device *device, uint8_t id[128])
 {
     (void)id;
-    return cuda_link_version(device, NULL);
+    return cuda_link_version(device, NULL, NULL);
 }
 
 int cuda_link_open(struct kernels_device *device, struct kernels_link **link, const uint8_t id[128],
                    unsigned rank, int (*go_on)(void *context), void *context)
 {
     (void)link, (void)id, (void)rank, (void)go_on, (void)context;
-    return cuda_link_version(device, NULL);
+    return cuda_link_version(device, NULL, NULL);
 }
 
 void cuda_link_send(struct kernels_queue *queue, struct kernels_link *link, const void *d_from,

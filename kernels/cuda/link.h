@@ -34,7 +34,7 @@ struct nccl {
 
 #endif
 
-int cuda_link_version(struct kernels_device *device, unsigned *version);
+int cuda_link_version(struct kernels_device *device, uint32_t *version, bool *one_device);
 int cuda_link_id(struct kernels_device *device, uint8_t id[128]);
 int cuda_link_open(struct kernels_device *device, struct kernels_link **link, const uint8_t id[128],
                    unsigned rank, int (*go_on)(void *context), void *context);

@@ -53,7 +53,8 @@ cudaError_t emu_run_kernel(const struct emu_shape &shape, const std::function<vo
 
 /* Puts something that the device does into a stream; it runs later. */
 cudaError_t emu_enqueue(cudaStream_t stream, std::function<cudaError_t()> body);
-/* The same for what waits for another process: it is asked again and again, until it is done. */
+/* The same for what waits for another process: it is asked again and again until it is done, and
+ * may be asked after that. */
 cudaError_t emu_enqueue_waiting(cudaStream_t stream, std::function<bool()> done);
 /* Lets the device take a step, if a stream has something of that kind. */
 void emu_advance_links(void);

@@ -243,7 +243,7 @@ static ncclResult_t put(const std::shared_ptr<struct emu_link> &link, bool send_
     uint64_t number = way->called++;
     start_device_thread();
     cudaError_t error = emu_enqueue_waiting(stream, [=] {
-        if (link->aborted)
+        if (link->aborted || way->done > number)
             return true;
         if (way->done != number || !move_message(link.get(), send_it, start, bytes))
             return false;

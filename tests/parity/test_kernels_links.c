@@ -11,7 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SIZES = 4, LARGEST = 2000003, ASKED_MOST = 5 };
+enum { SIZES = 4, LARGEST = 2000003, ROUNDS = 8, ASKED_MOST = 5 };
 /* One byte, a block's remainder, and more than any socket holds at once. */
 static const size_t sizes[SIZES] = {1, 1000, LARGEST, 17};
 
@@ -111,11 +111,13 @@ static uint8_t byte_of(int buffer, size_t i)
     return (uint8_t)(i * 7 + i / 251 + (size_t)buffer * 50);
 }
 
-/* Sends all, and touches the device no more until the other says that it has them. */
+/* Sends all, beside a queue that has work of its own, and touches the device no more until the
+ * other says that it has them. */
 static int send_all(const struct pair *pair)
 {
     struct side side = open_side("cuda:0");
-    void *d_buffers[SIZES];
+    struct kernels_queue *beside = NULL;
+    void *d_buffers[SIZES], *d_beside = NULL;
     uint8_t *host = malloc(LARGEST), said = 0;
     REQUIRE(host != NULL && meet(&side, pair, 0) == 0);
     for (int i = 0; i < SIZES; i++) {
@@ -125,11 +127,18 @@ static int send_all(const struct pair *pair)
         side.kernels->upload(side.queue, d_buffers[i], host, sizes[i]);
         REQUIRE(i + 1 == SIZES || side.kernels->wait(side.queue) == 0);
     }
-    for (int i = 0; i < SIZES; i++)
-        side.kernels->link_send(side.queue, side.link, d_buffers[i], sizes[i]);
+    REQUIRE(side.kernels->queue_create(side.device, &beside) == 0);
+    REQUIRE(side.kernels->alloc(side.device, &d_beside, LARGEST) == 0);
+    for (int i = 0; i < ROUNDS * SIZES; i++) {
+        side.kernels->upload(beside, d_beside, host, LARGEST);
+        side.kernels->link_send(side.queue, side.link, d_buffers[i % SIZES], sizes[i % SIZES]);
+    }
     REQUIRE(read(pair->to_first[0], &said, 1) == 1);
     REQUIRE(side.kernels->wait(side.queue) == 0 && side.kernels->link_poll(side.link) == 0);
+    REQUIRE(side.kernels->wait(beside) == 0);
     side.kernels->link_close(side.link, false);
+    side.kernels->queue_free(beside);
+    side.kernels->free(side.device, d_beside);
     for (int i = 0; i < SIZES; i++)
         side.kernels->free(side.device, d_buffers[i]);
     free(host);
@@ -144,12 +153,13 @@ static int receive_all(const struct pair *pair)
     uint8_t *host = malloc(LARGEST);
     REQUIRE(host != NULL && meet(&side, pair, 1) == 0);
     REQUIRE(side.kernels->alloc(side.device, &d_buffer, LARGEST) == 0);
-    for (int i = 0; i < SIZES; i++) {
-        side.kernels->link_receive(side.queue, side.link, d_buffer, sizes[i]);
-        side.kernels->download(side.queue, host, d_buffer, sizes[i]);
+    for (int i = 0; i < ROUNDS * SIZES; i++) {
+        size_t size = sizes[i % SIZES];
+        side.kernels->link_receive(side.queue, side.link, d_buffer, size);
+        side.kernels->download(side.queue, host, d_buffer, size);
         REQUIRE(side.kernels->wait(side.queue) == 0);
-        for (size_t j = 0; j < sizes[i]; j++)
-            REQUIRE(host[j] == byte_of(i, j));
+        for (size_t j = 0; j < size; j++)
+            REQUIRE(host[j] == byte_of(i % SIZES, j));
     }
     REQUIRE(write(pair->to_first[1], "", 1) == 1);
     side.kernels->link_close(side.link, false);
@@ -284,10 +294,12 @@ static void one_device_for_both_is_refused(void **state)
 static int asks_for_the_version(const struct pair *pair)
 {
     struct side side = open_side("cuda:0");
-    unsigned version = 0;
+    uint32_t version = 0;
+    bool one_device = true;
     (void)pair;
-    int code = side.kernels->link_version(side.device, &version);
+    int code = side.kernels->link_version(side.device, &version, &one_device);
     REQUIRE(code != 0 || version == 22809);
+    REQUIRE(code != 0 || one_device == (getenv("NCCL_MULTI_RANK_GPU_ENABLE") != NULL));
     const char *monitor = getenv("NCCL_RAS_ENABLE");
     REQUIRE(monitor != NULL && strcmp(monitor, getenv("WANTED_RAS")) == 0);
     close_side(&side);
@@ -299,6 +311,9 @@ static void the_version_is_told(void **state)
     (void)state;
     assert_int_equal(setenv("WANTED_RAS", "0", 1), 0);
     expect(asks_for_the_version, 0, does_not_come, 0);
+    assert_int_equal(setenv("NCCL_MULTI_RANK_GPU_ENABLE", "1", 1), 0);
+    expect(asks_for_the_version, 0, does_not_come, 0);
+    assert_int_equal(unsetenv("NCCL_MULTI_RANK_GPU_ENABLE"), 0);
     assert_int_equal(setenv("NCCL_RAS_ENABLE", "1", 1), 0);
     assert_int_equal(setenv("WANTED_RAS", "1", 1), 0);
     assert_int_equal(setenv("EMU_NCCL", "21799", 1), 0);

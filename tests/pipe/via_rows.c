@@ -59,7 +59,6 @@ static int fill_begin(struct source *source, enum begin_plane plane)
         .kind = plane, .buffers = BUFFERS, .capacity = (uint32_t)source->capacity};
     struct begin_attach *attach = &source->begin.attach;
     void *window = NULL;
-    unsigned version = 0;
     int status = begin_copy(&source->begin, stream_reader_begin(source->reader));
     if (status == 0)
         status = source->kernels->alloc(source->device, &window,
@@ -72,10 +71,10 @@ static int fill_begin(struct source *source, enum begin_plane plane)
     if (status == 0 && plane == BEGIN_CUDA_IPC)
         status = source->kernels->share(source->device, window, attach->key);
     if (status == 0 && plane == BEGIN_NCCL)
-        status = source->kernels->link_version(source->device, &version);
+        status = source->kernels->link_version(source->device, &setup.nccl_version,
+                                               &setup.nccl_one_device);
     if (status == 0 && plane == BEGIN_NCCL)
         status = source->kernels->link_id(source->device, attach->key);
-    setup.nccl_version = version;
     return status != 0 ? status : plane_listen(&source->plane, &setup, attach->socket);
 }
 

@@ -80,20 +80,17 @@ static void feed_lost(void *context)
 
 static int feed_attach(struct plane_feed *feed, const struct begin *begin)
 {
-    const char *shared = getenv("NCCL_MULTI_RANK_GPU_ENABLE");
     struct plane_setup setup = {.kind = begin->plane,
-                                .nccl_one_device = shared != NULL && strcmp(shared, "1") == 0,
                                 .buffers = begin->attach.buffers,
                                 .capacity = begin->attach.capacity,
                                 .lost = feed_lost,
                                 .context = feed};
-    unsigned version = 0;
     int status = begin->plane == BEGIN_NCCL
-                     ? feed->setup.kernels->link_version(feed->setup.device, &version)
+                     ? feed->setup.kernels->link_version(feed->setup.device, &setup.nccl_version,
+                                                         &setup.nccl_one_device)
                      : 0;
     if (status != 0)
         return status;
-    setup.nccl_version = version;
     feed->setup.kernels->identity(feed->setup.device, setup.uuid);
     return plane_attach(&feed->plane, &setup, &begin->attach);
 }
