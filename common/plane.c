@@ -391,7 +391,7 @@ static const char *plane_object(const struct plane *plane, const struct plane_wi
         return "the trainer wants another data plane";
     if (own->kind == BEGIN_CUDA_IPC && !same)
         return "with --via cuda-ipc actgen and cctrain work on one device, and these are two; give "
-               "both the same --device, or use --via inline";
+               "both the same --device, or use --via nccl";
     if (own->kind == BEGIN_NCCL && same && !shared)
         return "with --via nccl actgen and cctrain work on two devices, and this is one; use --via "
                "cuda-ipc, or NCCL 2.30 with NCCL_MULTI_RANK_GPU_ENABLE=1 for both";

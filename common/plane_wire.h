@@ -3,10 +3,13 @@
  * A message is PLANE_WIRE_BYTES long, whatever its type: "CCPL", u16 version, u16 type, then what
  * the type has, then zeros. Integers are little-endian.
  *
- *   HELLO   trainer    u32 data plane, u32 NCCL's version, u32 whether one device will do, uuid
- * (16) ACCEPT  generator REFUSE  generator  text, ended by 0 PASS    generator  u64 number, u32
- * buffer, u32 rows, u32 served FREE    trainer    u64 number BEAT    both       once a second BYE
- * both       nothing more comes
+ * - HELLO, trainer: u32 data plane, u32 NCCL's version, u32 whether one device will do, uuid (16)
+ * - ACCEPT, generator
+ * - REFUSE, generator: text, ended by 0
+ * - PASS, generator: u64 number, u32 buffer, u32 rows, u32 served
+ * - FREE, trainer: u64 number
+ * - BEAT, both: once a second
+ * - BYE, both: nothing more comes
  */
 #ifndef CCPIPE_PLANE_WIRE_H
 #define CCPIPE_PLANE_WIRE_H

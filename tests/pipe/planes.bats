@@ -1,59 +1,16 @@
-# Rows on a data plane, into cctrain on the emulated device of tests/emu: the bytes that a run has of the same
-# rows through shufbuf, whatever becomes of either end. via_rows (tests/pipe/via_rows.c) sends the rows of a file,
-# in passes of all sizes, and faults where it is asked to.
+# Rows by cuda-ipc into cctrain, on an emulated device: the bytes that a run has of the same rows through shufbuf,
+# whatever becomes of either end.
+
+# shellcheck disable=SC2154  # planes.bash sets dir and pair
+export PLANE=cuda-ipc FROM=cuda TO=cuda
+load planes
 
 setup_file() {
-    export BIN=${BIN:-bin} EMULATED=${BUILD:-build}/emu VIA=${BUILD:-build}/tests/pipe/via_rows pair=demo/tiny-gemma2
-    export dir=$BATS_FILE_TMPDIR
-    echo '{"base.blocks.2.hook_resid_pre": 0.5257, "chat.blocks.2.hook_resid_pre": 0.5300}' >"$dir/norm.json"
-    "$BIN/tokstream" -q --limit 3 --seq-len 96 "$pair/tokens/validation.parquet" >"$dir/tokens"
-    "$BIN/actgen" -q --device cpu --dtype f32 --row-dtype bf16 --norm "$dir/norm.json" --model "base=$pair/base" \
-        --model "chat=$pair/chat" --hook blocks.2.hook_resid_pre -o "$dir/rows" "$dir/tokens"
-    inline 50 "$dir/run"
+    make_rows
 }
 
 setup() {
     bats_require_minimum_version 1.5.0
-}
-
-# train DEVICE OUT [OPTION...]: 8 steps of 32 rows, of the 285.
-train() {
-    CCPIPE_BACKENDS=$EMULATED timeout 100 "$BIN/cctrain" --device "$1" --dtype f32 --out "$2" --latents 64 --batch 32 \
-        --steps 8 --lr 1e-3 --save-every 4 --log-every 1 "${@:3}"
-}
-
-# inline N OUT [OPTION...]
-inline() {
-    "$BIN/shufbuf" -q --rows "$1" --seed 3 "$dir/rows" | train cuda "$2" -q "${@:3}"
-}
-
-# The generator leaves its exit status in $BATS_TEST_TMPDIR/generator, and its number in pid.
-source_of() {
-    local status=0
-    CCPIPE_BACKENDS=$EMULATED timeout 100 "$VIA" "$1" "$2" "$3" "$dir/rows" "${@:4}" || status=$?
-    echo $status >"$BATS_TEST_TMPDIR/generator"
-}
-
-# via CAPACITY N OUT [FAULT ROW] [-- OPTION...]: from cuda-ipc; the trainer's status.
-via() {
-    local fault=() capacity=$1 n=$2 out=$3
-    shift 3
-    while [ $# -gt 0 ] && [ "$1" != -- ]; do
-        fault+=("$1")
-        shift
-    done
-    source_of cuda-ipc cuda "$capacity" ${fault[@]+"${fault[@]}"} |
-        train cuda "$out" --shuffle-rows "$n" --shuffle-seed 3 "${@:2}"
-}
-
-generator_status() {
-    echo "generator: $(<"$BATS_TEST_TMPDIR/generator")"
-    [ "$(<"$BATS_TEST_TMPDIR/generator")" -eq "$1" ]
-}
-
-same_weights() {
-    cmp "$1/step-8/cc.safetensors" "$2/step-8/cc.safetensors"
-    cmp "$1/step-8/optim.safetensors" "$2/step-8/optim.safetensors"
 }
 
 @test "rows by cuda-ipc train to the bytes of the same rows through shufbuf" {
@@ -71,13 +28,6 @@ same_weights() {
         generator_status 0
         same_weights "$BATS_TEST_TMPDIR/inline.$n" "$BATS_TEST_TMPDIR/via.$n"
     done
-}
-
-# actgen [OPTION...]: on the emulated device, as its rows there differ from the CPU's in the last bits.
-actgen() {
-    CCPIPE_BACKENDS=$EMULATED timeout 100 "$BIN/actgen" -q --device cuda --dtype f32 --row-dtype bf16 \
-        --norm "$dir/norm.json" --model "base=$pair/base" --model "chat=$pair/chat" --hook blocks.2.hook_resid_pre \
-        "$@" "$dir/tokens"
 }
 
 @test "actgen --via cuda-ipc into cctrain gives the bytes of actgen, shufbuf, cctrain" {
@@ -127,7 +77,7 @@ actgen() {
 @test "a generator that is killed is 75, with a checkpoint" {
     local trainer status=0
     mkfifo "$BATS_TEST_TMPDIR/pipe"
-    CCPIPE_BACKENDS=$EMULATED "$VIA" cuda-ipc cuda 20 "$dir/rows" hang 200 >"$BATS_TEST_TMPDIR/pipe" &
+    CCPIPE_BACKENDS=$EMULATED "$VIA" "$PLANE" cuda 20 "$dir/rows" hang 200 >"$BATS_TEST_TMPDIR/pipe" &
     local generator=$!
     train cuda "$BATS_TEST_TMPDIR/run" --shuffle-rows 50 --shuffle-seed 3 <"$BATS_TEST_TMPDIR/pipe" &
     trainer=$!
@@ -145,7 +95,7 @@ actgen() {
 @test "a generator that hangs is 75 as well, with a checkpoint of all that came" {
     local status=0
     mkfifo "$BATS_TEST_TMPDIR/pipe"
-    CCPIPE_BACKENDS=$EMULATED "$VIA" cuda-ipc cuda 20 "$dir/rows" stop 250 >"$BATS_TEST_TMPDIR/pipe" 3>&- &
+    CCPIPE_BACKENDS=$EMULATED "$VIA" "$PLANE" cuda 20 "$dir/rows" stop 250 >"$BATS_TEST_TMPDIR/pipe" 3>&- &
     local generator=$!
     train cuda "$BATS_TEST_TMPDIR/run" --shuffle-rows 50 --shuffle-seed 3 <"$BATS_TEST_TMPDIR/pipe" \
         2>"$BATS_TEST_TMPDIR/err" || status=$?
@@ -161,7 +111,7 @@ actgen() {
 @test "a trainer that is killed is 75 for the generator, which waits for nothing" {
     local trainer status=0
     mkfifo "$BATS_TEST_TMPDIR/pipe"
-    CCPIPE_BACKENDS=$EMULATED timeout 20 "$VIA" cuda-ipc cuda 20 "$dir/rows" hang 200 >"$BATS_TEST_TMPDIR/pipe" &
+    CCPIPE_BACKENDS=$EMULATED timeout 20 "$VIA" "$PLANE" cuda 20 "$dir/rows" hang 200 >"$BATS_TEST_TMPDIR/pipe" &
     local generator=$!
     CCPIPE_BACKENDS=$EMULATED "$BIN/cctrain" --device cuda --out "$BATS_TEST_TMPDIR/run" --latents 64 --batch 32 \
         --steps 8 --save-every 4 --shuffle-rows 50 <"$BATS_TEST_TMPDIR/pipe" &
@@ -180,7 +130,7 @@ actgen() {
 
 @test "two devices are refused by both ends, which say what to do" {
     local status=0
-    EMU_DEVICES=2 source_of cuda-ipc cuda:0 20 2>"$BATS_TEST_TMPDIR/err.a" |
+    EMU_DEVICES=2 source_of cuda:0 20 2>"$BATS_TEST_TMPDIR/err.a" |
         EMU_DEVICES=2 train cuda:1 "$BATS_TEST_TMPDIR/run" 2>"$BATS_TEST_TMPDIR/err.b" || status=$?
     [ "$status" -eq 64 ]
     generator_status 64
@@ -191,7 +141,7 @@ actgen() {
 
 @test "a trainer on the CPU cannot reach the rows, and says so" {
     local status=0
-    source_of cuda-ipc cuda 20 2>/dev/null |
+    source_of cuda 20 2>/dev/null |
         "$BIN/cctrain" --device cpu --out "$BATS_TEST_TMPDIR/run" --batch 32 2>"$BATS_TEST_TMPDIR/err" || status=$?
     [ "$status" -eq 64 ]
     grep -q 'come by cuda-ipc, and device cpu cannot take them' "$BATS_TEST_TMPDIR/err"
@@ -203,13 +153,13 @@ actgen() {
     for program in shufbuf 'ccanalyze verify' 'ccanalyze dump'; do
         status=0
         # shellcheck disable=SC2086
-        source_of cuda-ipc cuda 20 2>/dev/null | "$BIN"/$program >/dev/null 2>"$BATS_TEST_TMPDIR/err" || status=$?
+        source_of cuda 20 2>/dev/null | "$BIN"/$program >/dev/null 2>"$BATS_TEST_TMPDIR/err" || status=$?
         cat "$BATS_TEST_TMPDIR/err"
         [ "$status" -eq 64 ]
         grep -q 'holds no rows: they travel by cuda-ipc' "$BATS_TEST_TMPDIR/err"
     done
     # BEGIN alone, in one read: whoever waits for more waits for as long as the generator does for a trainer.
-    source_of cuda-ipc cuda 20 2>/dev/null | dd bs=64K count=1 status=none >"$BATS_TEST_TMPDIR/file"
+    source_of cuda 20 2>/dev/null | dd bs=64K count=1 status=none >"$BATS_TEST_TMPDIR/file"
     run -64 train cuda "$BATS_TEST_TMPDIR/run" "$BATS_TEST_TMPDIR/file"
     [[ "$output" == *"is a file, and its rows went by cuda-ipc"* ]]
 }
@@ -224,7 +174,7 @@ actgen() {
 
 @test "a buffer that the device has no memory for is 71, before the first row" {
     local status=0
-    source_of cuda-ipc cuda 20 2>/dev/null |
+    source_of cuda 20 2>/dev/null |
         EMU_MEMORY=500000 train cuda "$BATS_TEST_TMPDIR/run" 2>"$BATS_TEST_TMPDIR/err" || status=$?
     cat "$BATS_TEST_TMPDIR/err"
     [ "$status" -eq 71 ]

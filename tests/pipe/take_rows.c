@@ -1,7 +1,7 @@
 /* take_rows.c - takes the rows of a stream that travels by a data plane, and writes them inline:
  * what actgen --via says must then be, to the byte, what actgen says.
  *
- *   actgen --via cuda-ipc ... | take_rows DEVICE [FAULT ROW] >ROWS
+ *   actgen --via cuda-ipc|nccl ... | take_rows DEVICE [FAULT ROW] >ROWS
  *
  * A pass's rows are copied to the host and hashed there, by the rule of doc/FORMAT.md. FAULT,
  * before the pass that has ROW: "die" (killed), "stop" (stopped, with all its threads), "bye" (has
@@ -29,8 +29,9 @@ struct taker {
     struct begin begin;
     struct begin_attach attach;
     size_t row_bytes;
-    void *d_window;
-    uint8_t *rows; /* (capacity, row_bytes) of a pass */
+    struct kernels_link *link;
+    void *d_window; /* of the generator, or one buffer of one's own */
+    uint8_t *rows;  /* (capacity, row_bytes) of a pass */
     struct stream_record record;
     uint32_t next; /* row of the record */
     uint64_t row;
@@ -46,10 +47,19 @@ static int attach(struct taker *taker)
     taker->rows = malloc(taker->attach.capacity * taker->row_bytes);
     taker->kernels->identity(taker->device, setup.uuid);
     int status = taker->kernels->queue_create(taker->device, &taker->queue);
+    if (status == 0 && setup.kind == BEGIN_NCCL)
+        status = taker->kernels->link_version(taker->device, &setup.nccl_version,
+                                              &setup.nccl_one_device);
     if (status == 0)
         status = plane_attach(&taker->plane, &setup, &taker->attach);
-    if (status == 0)
+    if (status == 0 && setup.kind == BEGIN_CUDA_IPC)
         status = taker->kernels->map(taker->device, &taker->d_window, taker->attach.key);
+    if (status == 0 && setup.kind == BEGIN_NCCL)
+        status = taker->kernels->alloc(taker->device, &taker->d_window,
+                                       taker->attach.capacity * taker->row_bytes);
+    if (status == 0 && setup.kind == BEGIN_NCCL)
+        status = taker->kernels->link_open(taker->device, &taker->link, taker->attach.key, 1,
+                                           plane_go_on, taker->plane);
     taker->begin.plane = BEGIN_INLINE;
     memset(&taker->begin.attach, 0, sizeof taker->begin.attach);
     return status;
@@ -98,6 +108,12 @@ static int take_row(struct taker *taker, const struct plane_pass *pass)
 static int take_pass(struct taker *taker, const struct plane_pass *pass)
 {
     size_t offset = (size_t)pass->buffer * taker->attach.capacity * taker->row_bytes;
+    if (taker->link != NULL) {
+        offset = 0;
+        if (pass->rows > 0)
+            taker->kernels->link_receive(taker->queue, taker->link, taker->d_window,
+                                         pass->rows * taker->row_bytes);
+    }
     taker->kernels->download(taker->queue, taker->rows, (uint8_t *)taker->d_window + offset,
                              pass->rows * taker->row_bytes);
     int status = taker->kernels->wait(taker->queue);
@@ -122,6 +138,19 @@ static int take_all(struct taker *taker, const char *fault, uint64_t fault_row)
     return status;
 }
 
+/* A mapped window is let go of before the generator is told; a link ends when both know. */
+static void leave(struct taker *taker, int status)
+{
+    if (taker->link == NULL && taker->d_window != NULL)
+        taker->kernels->unmap(taker->device, taker->d_window);
+    if (status >= 0 && taker->plane != NULL)
+        plane_bye(taker->plane);
+    if (taker->link != NULL) {
+        taker->kernels->link_close(taker->link, status != 0);
+        taker->kernels->free(taker->device, taker->d_window);
+    }
+}
+
 int main(int argc, char **argv)
 {
     struct taker taker = {0};
@@ -131,10 +160,7 @@ int main(int argc, char **argv)
     if (status == 0)
         status = take_all(&taker, argc == 4 ? argv[2] : "none",
                           argc == 4 ? strtoull(argv[3], NULL, 10) : 0);
-    if (taker.d_window != NULL)
-        taker.kernels->unmap(taker.device, taker.d_window);
-    if (status >= 0 && taker.plane != NULL)
-        plane_bye(taker.plane);
+    leave(&taker, status);
     if (status == 0 && (status = stream_reader_next(taker.reader, &taker.record)) == 0)
         status = stream_writer_end(taker.writer, stream_reader_end(taker.reader)->skipped);
     plane_free(taker.plane);

@@ -46,6 +46,11 @@ struct generate {
 
 /* ---- before weights are read */
 
+static bool is_inline(const struct generate_setup *setup)
+{
+    return setup->plane == BEGIN_INLINE;
+}
+
 static int open_models(struct generate *generate)
 {
     const struct sources *sources = generate->setup->sources;
@@ -97,11 +102,12 @@ static int open_engine(struct generate *generate)
                                   .threads = setup->threads,
                                   .type = setup->type,
                                   .row_type = setup->row_type,
-                                  .buffers = setup->stays ? WINDOW_BUFFERS : 0,
+                                  .buffers = is_inline(setup) ? 0 : WINDOW_BUFFERS,
                                   .sources = setup->sources,
                                   .dirs = generate->dirs};
     int status = engine_open(&generate->engine, &engine);
-    return status == 0 && setup->stays ? window_check_device(generate->engine) : status;
+    return status == 0 && !is_inline(setup) ? window_check_device(generate->engine, setup->plane)
+                                            : status;
 }
 
 /* All sequences of a pass, each as long as BEGIN says; where it does not say, a guess. Without
@@ -124,7 +130,8 @@ static int size_passes(struct generate *generate, const struct begin *begin)
                         "lower --batch",
                         generate->batch, length);
     /* Buffers that are shared cannot grow: then a sequence may take a whole pass. */
-    generate->length = (uint32_t)(generate->setup->stays ? pass_round_up(chunk, tokens) : length);
+    generate->length =
+        (uint32_t)(is_inline(generate->setup) ? length : pass_round_up(chunk, tokens));
     generate->pass_tokens = (size_t)tokens;
     return 0;
 }
@@ -269,12 +276,14 @@ static int write_begin(struct generate *generate)
     int status = make_begin(generate, &begin);
     if (status != 0)
         return status;
-    if (generate->setup->stays)
-        status = window_open(&generate->emit.window, generate->engine, generate->writer, &begin);
+    if (!is_inline(generate->setup))
+        status = window_open(&generate->emit.window, generate->setup->plane, generate->engine,
+                             generate->writer, &begin);
     if (status == 0)
         status = stream_writer_begin(generate->writer, &begin);
     begin_free(&begin);
-    return status == 0 && generate->setup->stays ? window_accept(generate->emit.window) : status;
+    return status == 0 && !is_inline(generate->setup) ? window_accept(generate->emit.window)
+                                                      : status;
 }
 
 static int write_end(struct generate *generate)
@@ -371,9 +380,9 @@ static int produce(struct generate *generate)
     if (status == 0) {
         compare_rows(generate);
         status = write_end(generate);
-        if (status == 0 && setup->stays)
+        if (status == 0 && !is_inline(setup))
             status = window_finish(generate->emit.window);
-        return setup->stays ? window_status(generate->emit.window, status) : status;
+        return is_inline(setup) ? status : window_status(generate->emit.window, status);
     }
     if (generate->emit.window != NULL)
         status = window_status(generate->emit.window, status);
@@ -401,7 +410,7 @@ static int finish(struct generate *generate, int status)
 int generate_run(const struct generate_setup *setup)
 {
     struct generate generate = {.setup = setup};
-    int status = setup->stays ? window_check_output(setup->output) : 0;
+    int status = is_inline(setup) ? 0 : window_check_output(setup->output, setup->plane);
     if (status == 0)
         status = prepare(&generate);
     if (status == 0)

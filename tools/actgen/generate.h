@@ -25,9 +25,9 @@ struct generate_setup {
     size_t path_count;
     const char *output; /* NULL: standard output */
     enum stream_codec codec;
-    bool stays;           /* rows stay on the device: --via cuda-ipc */
-    const char *metrics;  /* or NULL */
-    const json_t *recipe; /* options that change the rows, for BEGIN; borrowed */
+    enum begin_plane plane; /* how rows travel */
+    const char *metrics;    /* or NULL */
+    const json_t *recipe;   /* options that change the rows, for BEGIN; borrowed */
 };
 
 /* Runs the whole stream. 0, or a negative code; logged. In the main thread, as signals reach no

@@ -21,7 +21,9 @@ struct actgen_options {
 
 /* The words of the choices below, in their order. */
 static const enum dtype actgen_types[] = {DTYPE_BF16, DTYPE_F32, DTYPE_I8};
-enum { VIA_INLINE, VIA_CUDA_IPC = 3, FORMAT_STREAM = 0 };
+enum { VIA_SHM = 1, FORMAT_STREAM = 0 };
+static const enum begin_plane actgen_planes[] = {BEGIN_INLINE, BEGIN_INLINE, BEGIN_NCCL,
+                                                 BEGIN_CUDA_IPC};
 
 #define S struct actgen_options
 static const struct opt actgen_table[] = {
@@ -52,8 +54,8 @@ static const struct opt actgen_table[] = {
     OPT_STRING("norm-out", 0, S, norm_out, "FILE", NULL, OPT_WRITES, "write the factors to FILE"),
     OPT_CHOICE(
         "via", 0, S, via, "inline|shm|nccl|cuda-ipc", "inline", 0,
-        "how rows travel; cuda-ipc: from device memory to cctrain on the same GPU; the others "
-        "are not built"),
+        "how rows travel: by the pipe; cuda-ipc: from device memory to cctrain on the same GPU; "
+        "nccl: to cctrain on another; shm is not built"),
     OPT_CHOICE("format", 0, S, format, "stream|memmap", "stream", 0,
                "the output's form; stream alone is built"),
     OPT_STRING("output", 'o', S, output, "FILE", NULL, OPT_WRITES,
@@ -88,8 +90,8 @@ static const struct opt_tool actgen_tool = {
 
 static int check_built(const struct actgen_options *options)
 {
-    if (options->via != VIA_INLINE && options->via != VIA_CUDA_IPC)
-        return log_fail(ERR_USAGE, "--via shm and --via nccl are not built");
+    if (options->via == VIA_SHM)
+        return log_fail(ERR_USAGE, "--via shm is not built");
     if (options->format != FORMAT_STREAM)
         return log_fail(ERR_USAGE, "--format memmap is not built");
     if (options->drop_bos && options->keep_bos)
@@ -142,7 +144,7 @@ static int run(const struct actgen_options *options, const struct sources *sourc
         .path_count = options->common.operand_count,
         .output = options->output,
         .codec = (enum stream_codec)options->codec,
-        .stays = options->via == VIA_CUDA_IPC,
+        .plane = actgen_planes[options->via],
         .metrics = options->common.metrics,
         .recipe = recipe,
     };

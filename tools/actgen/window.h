@@ -1,5 +1,6 @@
-/* window.h - rows that stay on the device (--via cuda-ipc): a window of pass buffers from which the
- * trainer takes them, while DATA says of each row its hash and its place.
+/* window.h - rows that stay on the device: a window of pass buffers from which the trainer takes
+ * them (--via cuda-ipc), or which are sent to it (--via nccl), while DATA says of each row its hash
+ * and its place.
  *
  * The buffers are the engine's; this is who may read which of them when (common/plane.h), and the
  * rows of DATA.
@@ -19,14 +20,14 @@ struct window;
 
 /* 0, or ERR_USAGE where rows cannot stay on a device: `output` (NULL, "-": standard output) is a
  * regular file, or will be. */
-int window_check_output(const char *output) MUST_CHECK;
-/* The same where the device has no window to share. */
-int window_check_device(const struct engine *engine) MUST_CHECK;
+int window_check_output(const char *output, enum begin_plane kind) MUST_CHECK;
+/* The same where the device has no such window. */
+int window_check_device(const struct engine *engine, enum begin_plane kind) MUST_CHECK;
 
-/* Shares the engine's window, which must stay where it is until window_free(), and listens; `begin`
- * gets what a trainer needs to attach. Writes of `writer` end once the trainer is lost. */
-int window_open(struct window **window, struct engine *engine, struct stream_writer *writer,
-                struct begin *begin) MUST_CHECK;
+/* Makes a window of the engine's, which must stay where it is until window_free(), and listens;
+ * `begin` gets what a trainer needs to attach. Writes of `writer` end once the trainer is lost. */
+int window_open(struct window **window, enum begin_plane kind, struct engine *engine,
+                struct stream_writer *writer, struct begin *begin) MUST_CHECK;
 void window_free(struct window *window);
 
 /* Behind BEGIN: waits for the trainer. */
