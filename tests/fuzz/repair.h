@@ -38,6 +38,7 @@ static void repair_append(struct frame_buffer *out, const uint8_t *bytes, size_t
 
 /* What END is to say of the part at hand. */
 struct repair_part {
+    bool begun; /* a BEGIN that can be read */
     struct stream_layout layout;
     uint64_t records, rows;
     struct rowsum sum;
@@ -51,11 +52,12 @@ static void repair_count(struct repair_part *part, const struct frame_record *re
     if (record->header.type == STREAM_BEGIN) {
         memset(part, 0, sizeof *part);
         if (stream_order_begin(&order, record, true, "x", 0) == 0) {
+            part->begun = true;
             part->layout = order.layout;
             stream_order_free(&order);
         }
     }
-    if (record->header.type != STREAM_DATA)
+    if (record->header.type != STREAM_DATA || !part->begun)
         return;
     part->records++;
     part->rows += record->header.rows;
