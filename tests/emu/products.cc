@@ -1,14 +1,15 @@
 /* products.cc - the calls of cuBLASLt, by their documentation.
  *
  * Matrices lie by columns: element (i, j) of a layout is at i + j leading. D (m, n) = op(A) op(B),
- * sums in f32 over k in order, then the epilogue: a bias of D's type along the rows, broadcast over
- * the columns; relu, in which NaN becomes 0. With beta 1 what lies in C is added before the
- * epilogue, and C may be D. What the documentation does not offer is refused:
- * types other than f32 or bf16 for A and B alike, f32 from those or bf16 from bf16; sizes that do
- * not match; addresses below the alignment that was promised, or outside of device memory; a
- * workspace smaller than the algorithm asked for. That workspace is overwritten.
+ * sums in f32 over k in order, of bf16 by steps of the tensor cores (emu_ptx.h), then the epilogue:
+ * a bias of D's type along the rows, broadcast over the columns; relu, in which NaN becomes 0. With
+ * beta 1 what lies in C is added before the epilogue, and C may be D. What the documentation does
+ * not offer is refused: types other than f32 or bf16 for A and B alike, f32 from those or bf16 from
+ * bf16; sizes that do not match; addresses below the alignment that was promised, or outside of
+ * device memory; a workspace smaller than the algorithm asked for. That workspace is overwritten.
  */
 #include <cublasLt.h>
+#include <emu_ptx.h>
 
 #include "common/dtype.h"
 #include "tests/emu/emu.h"
@@ -253,16 +254,36 @@ static void finish_column(const struct product &p, uint64_t j, const std::vector
     }
 }
 
+/* One element's sum over k of rows of op(A) and of op(B) transposed, in steps of the tensor cores.
+ */
+static float add_steps(const float *left, const float *right, uint64_t k)
+{
+    enum { STEP = 16 };
+    float sum = 0;
+    for (uint64_t first = 0; first < k; first += STEP) {
+        float terms[EMU_TENSOR_TERMS] = {};
+        uint64_t count = std::min<uint64_t>(STEP, k - first);
+        for (uint64_t l = 0; l < count; l++)
+            terms[l] = left[first + l] * right[first + l];
+        terms[STEP] = sum;
+        sum = emu_tensor_sum(terms);
+    }
+    return sum;
+}
+
 /* Column j of D: the sum over k of column k of op(A), times an element of op(B). */
 static void multiply(const struct product &p)
 {
     bool ta = p.operation.trans_a == CUBLAS_OP_T, tb = p.operation.trans_b == CUBLAS_OP_T;
-    std::vector<float> a = unpack(p.a_data, p.a, !ta); /* (k, m) */
-    std::vector<float> b = unpack(p.b_data, p.b, !tb); /* (n, k) */
+    bool tensor = p.a.type == CUDA_R_16BF;
+    std::vector<float> a = unpack(p.a_data, p.a, ta == tensor); /* tensor: (m, k), else (k, m) */
+    std::vector<float> b = unpack(p.b_data, p.b, !tb);          /* (n, k) */
     std::vector<float> sums(p.m);
     for (uint64_t j = 0; j < p.n; j++) {
         std::fill(sums.begin(), sums.end(), 0.0f);
-        for (uint64_t l = 0; l < p.k; l++) {
+        for (uint64_t i = 0; i < p.m && tensor; i++)
+            sums[i] = add_steps(&a[i * p.k], &b[j * p.k], p.k);
+        for (uint64_t l = 0; l < p.k && !tensor; l++) {
             const float *column = &a[l * p.m], factor = b[j * p.k + l];
             for (uint64_t i = 0; i < p.m; i++)
                 sums[i] += factor * column[i];

@@ -1,5 +1,7 @@
 /* test_emulation.cc - the emulation finds what it is there to find: barriers and collectives,
- * launches and streams. */
+ * tensor cores, launches and streams.
+ */
+#include "kernels/cuda/mma.cuh"
 #include "tests/emu/cases.h"
 
 static int mirrored(int i)
@@ -141,6 +143,54 @@ static void collectives_give_what_cuda_says(void **state)
     assert_int_equal(wrong_orders(collectives_case), 0);
 }
 
+/* ---- tensor cores */
+
+/* Each element is 1 + left * right. */
+static __global__ void step_kernel(float *d_sums, float left, float right)
+{
+    const uint32_t a_pair = threadIdx.x % 4 == 0 ? mma_pair(left, 0) : 0; /* column 0 of A */
+    const uint32_t b_pair = threadIdx.x % 4 == 0 ? mma_pair(right, 0) : 0;
+    const uint32_t a[4] = {a_pair, a_pair, 0, 0}, b[2] = {b_pair, 0};
+    float sums[4] = {1, 1, 1, 1};
+    mma_bf16_m16n8k16(sums, a, b, sums);
+    for (unsigned i = 0; i < 4; i++)
+        d_sums[threadIdx.x * 4 + i] = sums[i];
+}
+
+/* What hangs over the last bit of the largest term, 2^-23 here, is cut off: of 2^-24 all, of 3
+ * 2^-24 a third. A sum of f32 would round to 1 - 2^-24 and 1 + 2^-22. Numbers near the least, and
+ * such as are none, come through. */
+static int step_case(void)
+{
+    static const float factors[][3] = {{-0x1p-12f, 0x1p-12f, 1},
+                                       {0x1.8p-11f, 0x1p-12f, 1 + 0x1p-23f},
+                                       {-3, 5, -14},
+                                       {0x1p100f, 0x1p20f, 0x1p120f},
+                                       {INFINITY, 1, INFINITY}};
+    struct bench bench = make_bench();
+    float *d_sums = reinterpret_cast<float *>(bench.d_values), sums[4 * WARP];
+    for (const float(&factor)[3] : factors) {
+        emu_launch("step_kernel", step_kernel, 1, WARP, 0, bench.stream, d_sums, factor[0],
+                   factor[1]);
+        (void)cudaMemcpyAsync(sums, d_sums, sizeof sums, cudaMemcpyDeviceToHost, bench.stream);
+        for (float sum : sums)
+            if (sum != factor[2])
+                return 1;
+    }
+    const float least[EMU_TENSOR_TERMS] = {0x1p-149f, 0x1.8p-140f};
+    const float carried[EMU_TENSOR_TERMS] = {1 + 0x1p-23f, 1 + 0x1p-22f};
+    return emu_tensor_sum(least) == 0x1p-149f + 0x1.8p-140f &&
+                   emu_tensor_sum(carried) == 2 + 0x1p-22f
+               ? 0
+               : 1;
+}
+
+static void tensor_cores_cut_off(void **state)
+{
+    (void)state;
+    assert_int_equal(wrong_orders(step_case), 0);
+}
+
 /* ---- launches */
 
 static __global__ void idle_kernel(int *d_values)
@@ -241,6 +291,7 @@ int main(void)
         cmocka_unit_test(a_missing_barrier_shows),
         cmocka_unit_test(collectives_that_not_all_reach_are_faults),
         cmocka_unit_test(collectives_give_what_cuda_says),
+        cmocka_unit_test(tensor_cores_cut_off),
         cmocka_unit_test(launches_have_limits_and_a_fault_stays),
         cmocka_unit_test(a_missing_wait_shows),
     };

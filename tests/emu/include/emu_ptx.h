@@ -1,6 +1,11 @@
 /* emu_ptx.h - the plain versions of what kernels/cuda/mma.cuh writes in PTX, by the documented
  * meaning of mma.m16n8k16, ldmatrix and cp.async.
  *
+ * Tensor cores add "with at least single precision"; order and rounding are not documented. As
+ * measured (Fasi, Higham, Mikaitis, Pranesh 2021), all terms of a step are aligned to the largest,
+ * what hangs over is cut off, and so is the sum. Here no bit beyond f32's 24 survives, where the
+ * hardware keeps one or more: whoever passes does not rely on a sum that rounds.
+ *
  * A copy lands when it is begun or when it is waited for, whichever: with threads forward the
  * latter, backward the former, in random order either, so that both a missing wait and a buffer
  * that is overwritten too early show. A block that ends with copies nobody waited for is a fault.
@@ -11,14 +16,46 @@
 #include "common/dtype.h"
 #include "tests/emu/emu.h"
 
+#include <stdlib.h>
+
+#include <algorithm>
 #include <vector>
+
+enum { EMU_TENSOR_TERMS = 20 }; /* of a step at most 17; whole vectors of 4 */
 
 static inline float emu_bf16(uint32_t pair, unsigned half)
 {
     return dtype_bf16_to_f32((uint16_t)(pair >> (16 * half)));
 }
 
-/* Products in f32, which holds them exactly, and sums in f32 one after the other. */
+/* The sum of a step's terms, those that are not there 0. Written so that a compiler makes vectors
+ * of its loops: a test adds some hundred million terms. */
+static inline float emu_tensor_sum(const float (&terms)[EMU_TENSOR_TERMS])
+{
+    int32_t bits[EMU_TENSOR_TERMS], largest = 1 << 23, sum = 0;
+    memcpy(bits, terms, sizeof bits);
+    for (int32_t value : bits)
+        largest = std::max(largest, value & 0x7fffffff);
+    int exponent = largest >> 23; /* as f32 has it */
+    if (exponent == 0xff) {       /* not finite: any order will do */
+        float plain = 0;
+        for (float term : terms)
+            plain += term;
+        return plain;
+    }
+    /* Terms in units of the largest one's last bit; numbers below 1 / 2^95 are raised before. */
+    const float raise = exponent < 32 ? 0x1p64f : 1.0f;
+    exponent += exponent < 32 ? 64 : 0;
+    const float scale = __int_as_float((127 + 150 - exponent) << 23);
+    for (float term : terms)
+        sum += (int32_t)(term * raise * scale);
+    int over = 8 - __clz(abs(sum)); /* bits behind the first 24 */
+    if (over > 0)
+        sum = sum / (1 << over) * (1 << over);
+    return (float)sum / scale / raise;
+}
+
+/* Products in f32, which holds them exactly; C and 16 of them are a step. */
 static inline void mma_bf16_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
                                      const float (&c)[4])
 {
@@ -27,7 +64,7 @@ static inline void mma_bf16_m16n8k16(float (&d)[4], const uint32_t (&a)[4], cons
     } mine = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
     const unsigned char *all = emu_warp_exchange(&mine, sizeof mine, 0xffffffffu, "mma");
     const unsigned group = emu_lane() / 4, column = emu_lane() % 4 * 2;
-    float sums[4] = {c[0], c[1], c[2], c[3]};
+    float terms[4][EMU_TENSOR_TERMS] = {};
     for (unsigned k = 0; k < 16; k++) {
         const unsigned of_quad = k % 8 / 2, high = k / 8;
         struct fragments left, right[2];
@@ -35,10 +72,13 @@ static inline void mma_bf16_m16n8k16(float (&d)[4], const uint32_t (&a)[4], cons
         for (unsigned n = 0; n < 2; n++)
             memcpy(&right[n], all + ((column + n) * 4 + of_quad) * EMU_LANE_BYTES, sizeof *right);
         for (unsigned i = 0; i < 4; i++)
-            sums[i] +=
+            terms[i][k] =
                 emu_bf16(left.a[2 * high + i / 2], k % 2) * emu_bf16(right[i % 2].b[high], k % 2);
     }
-    memcpy(d, sums, sizeof sums);
+    for (unsigned i = 0; i < 4; i++) {
+        terms[i][16] = c[i];
+        d[i] = emu_tensor_sum(terms[i]);
+    }
 }
 
 /* The rows that the lanes gave, lane 8i + r that of row r of matrix i. */
