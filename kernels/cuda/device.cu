@@ -174,6 +174,7 @@ static void cuda_close(struct kernels_device *device)
 {
     if (device == NULL)
         return;
+    (void)device_enter(device); /* the library wants that */
     (void)device->library.Destroy(device->products);
     free(device);
 }
@@ -230,10 +231,14 @@ static int cuda_alloc(struct kernels_device *device, void **d_memory, size_t byt
     return code;
 }
 
+/* cudaFree() may wait for the device, and cudaIpcCloseMemHandle() says nothing of it: so it is
+ * waited for before either. An earlier failure is not told here: its queue has. */
 void device_release(struct kernels_device *device, void *d_memory)
 {
-    if (d_memory != NULL && device_enter(device) == 0)
-        (void)cudaFree(d_memory); /* an earlier failure: its queue has told */
+    if (d_memory == NULL || device_enter(device) != 0)
+        return;
+    (void)cudaDeviceSynchronize();
+    (void)cudaFree(d_memory);
 }
 
 static int cuda_host_alloc(struct kernels_device *device, void **memory, size_t bytes)
@@ -318,8 +323,10 @@ static int cuda_map(struct kernels_device *device, void **d_memory, const uint8_
 
 static void cuda_unmap(struct kernels_device *device, void *d_memory)
 {
-    if (d_memory != NULL && device_enter(device) == 0)
-        (void)cudaIpcCloseMemHandle(d_memory); /* an earlier failure: its queue has told */
+    if (d_memory == NULL || device_enter(device) != 0)
+        return;
+    (void)cudaDeviceSynchronize();
+    (void)cudaIpcCloseMemHandle(d_memory);
 }
 
 /* ---- queues and events */

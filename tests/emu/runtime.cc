@@ -313,7 +313,8 @@ cudaError_t cudaDeviceSynchronize(void)
     return sticky;
 }
 
-/* ---- memory: memory.cc has the pieces; freeing waits for the device, as cudaFree() does */
+/* ---- memory: memory.cc has the pieces. Letting go of memory waits for nothing: cudaFree() only
+ * may wait for the device, and of cudaIpcCloseMemHandle() it is not said. */
 cudaError_t emu_allocate(void **memory, size_t bytes);
 cudaError_t emu_release(void *memory, bool mapped);
 
@@ -331,7 +332,6 @@ cudaError_t cudaFree(void *memory)
     emu_guard guard(emu_lock);
     if (memory == NULL)
         return sticky;
-    (void)cudaDeviceSynchronize();
     cudaError_t error = emu_release(memory, false);
     return sticky != cudaSuccess ? sticky : error;
 }
@@ -339,7 +339,6 @@ cudaError_t cudaFree(void *memory)
 cudaError_t cudaIpcCloseMemHandle(void *memory)
 {
     emu_guard guard(emu_lock);
-    (void)cudaDeviceSynchronize();
     cudaError_t error = emu_release(memory, true);
     return sticky != cudaSuccess ? sticky : error;
 }

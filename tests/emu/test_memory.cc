@@ -102,6 +102,25 @@ static void copies_are_checked_and_memory_is_bounded(void **state)
     assert_int_equal(wrong_orders(memory_case), 0);
 }
 
+/* The kernel runs when somebody waits; by then its memory is gone. */
+template <bool wait> static int freed_case(void)
+{
+    struct bench bench = make_bench();
+    emu_launch("write_kernel", write_kernel, 1, 1, 0, bench.stream,
+               reinterpret_cast<unsigned char *>(bench.d_values), 0);
+    if (wait)
+        (void)cudaDeviceSynchronize();
+    (void)cudaFree(bench.d_values);
+    return cudaStreamSynchronize(bench.stream) & 0xff;
+}
+
+static void freeing_waits_for_nobody(void **state)
+{
+    (void)state;
+    expect(freed_case<true>, cudaSuccess, "");
+    expect(freed_case<false>, 128 + SIGSEGV, fault_text);
+}
+
 /* ---- memory of another process */
 
 static __global__ void next_kernel(int *d_values)
@@ -216,6 +235,7 @@ int main(void)
         cmocka_unit_test(memory_is_filled_with_nan),
         cmocka_unit_test(writes_beside_a_piece_of_memory_are_found),
         cmocka_unit_test(copies_are_checked_and_memory_is_bounded),
+        cmocka_unit_test(freeing_waits_for_nobody),
         cmocka_unit_test(two_processes_may_have_the_same_memory),
     };
     return cmocka_run_group_tests_name("emulated memory", tests, NULL, NULL);

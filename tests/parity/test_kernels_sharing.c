@@ -23,9 +23,9 @@ static int borrow(int ends[2])
         return 3;
     float *d_values = d_memory;
     parity.kernels->scale(parity.queue, d_values, d_values, 4.0f, COUNT);
+    parity.kernels->unmap(parity.device, d_memory); /* waits for that */
     if (parity.kernels->wait(parity.queue) != 0)
         return 4;
-    parity.kernels->unmap(parity.device, d_memory);
     parity.kernels->unmap(parity.device, NULL);
     parity_close(&parity);
     return 0;
