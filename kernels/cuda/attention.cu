@@ -19,8 +19,9 @@
  * of a matrix lie in different banks. At hd 256: Q 66 KB, K and V 33 KB each (an A100 has 163), one
  * block of 8 warps on a multiprocessor; O takes 128 registers a thread, S 32.
  *
- * plain, for f32 (and for shapes that flash does not take): a warp has one query of one head and
- * streams over the visible keys 32 at a time, a key a lane.
+ * plain, for f32 (and for shapes that flash does not take, or devices with less shared memory: 99
+ * KB at compute capability 8.6): a warp has one query of one head and streams over the visible keys
+ * 32 at a time, a key a lane.
  *
  * Tiles begin at the sequence's first row, so what is computed for a sequence does not depend on
  * where it stands or beside what. Spans travel as the kernel's argument, MOST_SPANS to a launch, as
@@ -425,6 +426,13 @@ static void launch_flash(struct kernels_queue *queue, void *d_out, const void *d
            static_cast<const __nv_bfloat16 *>(d_qkv), shape, list);
 }
 
+static size_t flash_shared_bytes(size_t hd)
+{
+    if (hd <= 64)
+        return flash<64>::SHARED_BYTES;
+    return hd <= 128 ? (size_t)flash<128>::SHARED_BYTES : (size_t)flash<256>::SHARED_BYTES;
+}
+
 static void launch_plain(struct kernels_queue *queue, void *d_out, const void *d_qkv,
                          const struct shape &shape, const struct span_list &list)
 {
@@ -458,7 +466,9 @@ void cuda_attention(struct kernels_queue *queue, void *d_out, const void *d_qkv,
     assert(attention->heads % attention->key_heads == 0);
     const size_t hd = attention->head_dim;
     const bool is_flash = queue->device->type == DTYPE_BF16 && hd % CHUNK == 0 &&
-                          hd <= FLASH_HEAD_MOST && attention->heads / attention->key_heads <= ROWS;
+                          hd <= FLASH_HEAD_MOST &&
+                          attention->heads / attention->key_heads <= ROWS &&
+                          flash_shared_bytes(hd) <= queue->device->shared_most;
     const struct shape shape = make_shape(attention, is_flash);
     struct span_list list;
     for (size_t next = 0; next < span_count;) {

@@ -43,7 +43,7 @@ void emu_mutex::pause(void)
 
 typedef std::lock_guard<emu_mutex> emu_guard;
 
-enum { DEVICES = 2, THREADS_MOST = 1024, GRID_YZ_MOST = 65535, SHARED_MOST = 227 << 10 };
+enum { DEVICES = 2, THREADS_MOST = 1024, GRID_YZ_MOST = 65535 };
 
 struct emu_event {
     uint64_t recorded, done; /* how often */
@@ -171,6 +171,20 @@ cudaError_t cudaGetDeviceCount(int *count)
     return *count > 0 ? cudaSuccess : cudaErrorNoDevice;
 }
 
+/* EMU_CAPABILITY: 80, 90, ... */
+static int capability(void)
+{
+    const char *named = getenv("EMU_CAPABILITY");
+    return named != NULL ? (int)strtol(named, NULL, 10) : 90;
+}
+
+/* Of a block, by the programming guide's table. */
+static size_t shared_most(void)
+{
+    int number = capability();
+    return (size_t)(number == 80 ? 163 : number < 90 ? 99 : 227) << 10;
+}
+
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int device)
 {
     int count = 0;
@@ -185,12 +199,10 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int devic
     /* A device has one name in all processes. */
     snprintf(properties->uuid.bytes, sizeof properties->uuid.bytes, "emulated %hu",
              (unsigned short)device);
-    const char *capability = getenv("EMU_CAPABILITY"); /* 80, 90, ... */
-    int number = capability != NULL ? (int)strtol(capability, NULL, 10) : 90;
-    properties->major = number / 10;
-    properties->minor = number % 10;
+    properties->major = capability() / 10;
+    properties->minor = capability() % 10;
     properties->multiProcessorCount = 4;
-    properties->sharedMemPerBlockOptin = SHARED_MOST;
+    properties->sharedMemPerBlockOptin = shared_most();
     return cudaMemGetInfo(&free_bytes, &properties->totalGlobalMem);
 }
 
@@ -487,7 +499,8 @@ static std::vector<const void *> with_more_shared; /* kernels that asked for it 
 cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute attribute, int value)
 {
     emu_guard guard(emu_lock);
-    if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || value > SHARED_MOST)
+    if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 ||
+        (size_t)value > shared_most())
         return cudaErrorInvalidValue;
     with_more_shared.push_back(kernel);
     return cudaSuccess;
@@ -499,7 +512,7 @@ static bool may_have(const struct emu_shape &shape)
         return true;
     for (const void *kernel : with_more_shared)
         if (kernel == shape.kernel)
-            return shape.shared_bytes <= SHARED_MOST;
+            return shape.shared_bytes <= shared_most();
     return false;
 }
 

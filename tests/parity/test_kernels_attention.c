@@ -255,6 +255,24 @@ static void check_isolation(struct parity *parity)
     parity_free(parity, d_out);
 }
 
+/* Heads of 256 take more shared memory than some devices have: those take another way. */
+static void a_device_may_have_less_shared_memory(void **state)
+{
+    (void)state;
+    static const struct kernels_span spans[] = {{0, 30}};
+    struct setting t = {.attention = {2, 1, 256, 1.0f / 16, 50, 0},
+                        .spans = spans,
+                        .span_count = 1,
+                        .rows = 30,
+                        .size = 2.0f};
+    struct parity parity;
+    assert_int_equal(setenv("EMU_CAPABILITY", "86", 1), 0); /* for an emulated device */
+    parity_open(&parity, 2, DTYPE_BF16);
+    check(&parity, &t);
+    parity_close(&parity);
+    assert_int_equal(unsetenv("EMU_CAPABILITY"), 0);
+}
+
 #define TESTS(X)                                                \
     X(check_shapes, grouped_heads_and_several_spans_match_f64)  \
     X(check_windows, keys_are_visible_iff_within_the_window)    \
@@ -274,7 +292,8 @@ TESTS(TEST_FUNCTION)
 int main(void)
 {
 #define TEST_ENTRY(function, name) cmocka_unit_test(name),
-    const struct CMUnitTest tests[] = {TESTS(TEST_ENTRY)};
+    const struct CMUnitTest tests[] = {TESTS(TEST_ENTRY)
+                                           cmocka_unit_test(a_device_may_have_less_shared_memory)};
     log_init("test_kernels_attention", LOG_WARNING);
     return cmocka_run_group_tests_name("kernels attention", tests, NULL, NULL);
 }
