@@ -22,32 +22,24 @@ static size_t block_columns(const struct kernels_device *device, size_t columns)
     return size_min(COLUMNS, size_min(columns, chunk_count(fair, 16) * 16));
 }
 
-/* The value of one source from the wire: rows need not be aligned. */
-static void load_int8(float *x, const uint8_t *row, const struct kernels_columns *columns,
-                      size_t sources)
+/* A row from the wire, where it need not be aligned, to element `at` and on of d_x. */
+static void load_int8(void *d_x, enum dtype to, size_t at, const uint8_t *row,
+                      const struct kernels_columns *columns, size_t sources)
 {
     const int8_t *values = (const int8_t *)row + 4 * sources;
+    float tile[TILE];
     for (size_t s = 0; s < sources; s++) {
         float quantum;
         memcpy(&quantum, row + 4 * s, sizeof quantum);
         size_t first = columns[s].first, end = first + columns[s].width;
+        for (size_t c = first; c < end; c += TILE) {
+            size_t n = size_min(TILE, end - c);
+            float *x = tile_out(tile, d_x, to, at + c);
 #pragma omp simd
-        for (size_t c = first; c < end; c++)
-            x[c] = quantum * (float)values[c];
-    }
-}
-
-static void load_int8_halves(uint16_t *x, const uint8_t *row, const struct kernels_columns *columns,
-                             size_t sources)
-{
-    const int8_t *values = (const int8_t *)row + 4 * sources;
-    for (size_t s = 0; s < sources; s++) {
-        float quantum;
-        memcpy(&quantum, row + 4 * s, sizeof quantum);
-        size_t first = columns[s].first, end = first + columns[s].width;
-#pragma omp simd
-        for (size_t c = first; c < end; c++)
-            x[c] = dtype_f32_to_bf16(quantum * (float)values[c]);
+            for (size_t i = 0; i < n; i++)
+                x[i] = quantum * (float)values[c + i];
+            tile_done(x, d_x, to, at + c, n);
+        }
     }
 }
 
@@ -61,12 +53,8 @@ void cpu_load_rows(struct kernels_queue *queue, void *d_x, const uint8_t *d_rows
     }
     size_t row_bytes = 4 * sources + width;
 #pragma omp parallel for num_threads(device_threads(queue->device, rows *width))
-    for (size_t r = 0; r < rows; r++) {
-        if (to == DTYPE_F32)
-            load_int8(element(d_x, to, r * width), d_rows + r * row_bytes, columns, sources);
-        else
-            load_int8_halves(element(d_x, to, r * width), d_rows + r * row_bytes, columns, sources);
-    }
+    for (size_t r = 0; r < rows; r++)
+        load_int8(d_x, to, r * width, d_rows + r * row_bytes, columns, sources);
 }
 
 /* Adds GROUP rows to the totals, one after the other, in one pass over them. */
