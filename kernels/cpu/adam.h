@@ -3,28 +3,8 @@
 #ifndef CCPIPE_KERNELS_CPU_ADAM_H
 #define CCPIPE_KERNELS_CPU_ADAM_H
 
+#include "kernels/adam.h"
 #include "kernels/cpu/cpu.h"
-
-#include <math.h>
-
-/* struct kernels_adam as f32 factors of the update, rounded once from doubles. */
-struct adam_factors {
-    float keep1, take1, keep2, take2; /* beta, 1 - beta */
-    float rate, root, eps;            /* lr / correction1, 1 / sqrt(correction2) */
-};
-
-static inline struct adam_factors adam_factors_of(const struct kernels_adam *adam)
-{
-    return (struct adam_factors){
-        .keep1 = (float)adam->beta1,
-        .take1 = (float)(1.0 - adam->beta1),
-        .keep2 = (float)adam->beta2,
-        .take2 = (float)(1.0 - adam->beta2),
-        .rate = (float)(adam->lr / adam->correction1),
-        .root = (float)(1.0 / sqrt(adam->correction2)),
-        .eps = (float)adam->eps,
-    };
-}
 
 /* n parameters by (gradient + pull w) clip; no two arrays overlap. */
 void adam_update(float *w, float *m, float *v, const float *gradient, float pull, float clip,
