@@ -96,6 +96,9 @@ const char *index_check(const struct frame *frame)
         return "the index's checksum does not match";
     if (le_get64(footer) > (uint64_t)frame->offset)
         return "the index says that its part begins before the file";
+    for (uint64_t i = 0; i < count; i++)
+        if (le_get64(body + INDEX_HEAD + i * INDEX_ENTRY) >= le_get64(footer))
+            return "the index has a record outside of its part";
     return NULL;
 }
 

@@ -458,11 +458,12 @@ int stream_reader_seek(struct stream_reader *reader, uint64_t row)
     reader->finished = false;
     reader->skip_to = row;
 
-    uint64_t before;
-    const struct stream_part *part = reader_find_part(reader, row, &before);
+    uint64_t before, first = reader->order.begin.first_row;
+    /* The beginning is where it is, whatever an index says. */
+    const struct stream_part *part = row == first ? NULL : reader_find_part(reader, row, &before);
     int status;
     if (part == NULL) {
-        status = reader_enter_part(reader, 0, 0, reader->order.begin.first_row);
+        status = reader_enter_part(reader, 0, 0, first);
     } else {
         uint64_t row_in_part = part->first_row + (row - before);
         size_t entry = reader_find_entry(&part->index, row_in_part);

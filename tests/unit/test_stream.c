@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include "common/log.h"
 #include "common/stream.h"
@@ -311,6 +312,66 @@ static size_t end_of_part(const uint8_t *bytes, size_t size)
     return (size_t)le_get64(bytes + size - 24);
 }
 
+/* Puts a u64 into an entry of the index at the end of a file, and its checksum right. */
+static void set_entry(uint8_t *bytes, size_t size, size_t entry, size_t field, uint64_t value)
+{
+    uint8_t *body = bytes + size - (size_t)le_get64(bytes + size - 16);
+    size_t summed = (size_t)(bytes + size - body) - 32;
+    le_put64(body + 24 + 24 * entry + field, value);
+    le_put64(body + summed, XXH3_64bits(body, summed));
+}
+
+/* What reads rows may not be kept from them by an index, whatever it says of END (entry 3): behind
+ * it, before the file, or so far that a sum overflows, in the first part or in the second. */
+static void test_an_index_that_points_elsewhere_is_none(void **state)
+{
+    (void)state;
+    static const uint64_t offsets[] = {1u << 20, UINT64_MAX - 50, INT64_MAX, UINT64_MAX / 2 + 1};
+    char *path = scratch_path("index");
+    size_t size;
+    uint8_t *bytes = read_bytes(GOLDEN "rows-bf16.lz4", &size), *two = malloc(2 * size);
+    assert_non_null(two);
+    for (size_t i = 0; i < sizeof offsets / sizeof *offsets; i++) {
+        uint64_t rows;
+        memcpy(two, bytes, size);
+        memcpy(two + size, bytes, size);
+        set_entry(two + size, size, 3, 0, offsets[i]);
+        write_bytes(path, two, 2 * size);
+        assert_int_equal(drain(path, BEGIN_ACTIVATIONS, 1, &rows), 0);
+        assert_int_equal(rows, 8);
+        write_bytes(path, two + size, size);
+        assert_int_equal(drain(path, BEGIN_ACTIVATIONS, 1, &rows), 0);
+        assert_int_equal(rows, 4);
+    }
+    free(two);
+    free(bytes);
+    free(path);
+}
+
+/* Entry 2 says that it begins with row 0 too: not where the reader goes for the beginning. */
+static void test_the_beginning_is_found_without_an_index(void **state)
+{
+    (void)state;
+    char *path = scratch_path("index"), *paths[] = {path};
+    size_t size;
+    uint8_t *bytes = read_bytes(GOLDEN "rows-bf16.lz4", &size);
+    set_entry(bytes, size, 2, 8, 0);
+    write_bytes(path, bytes, size);
+    struct stream_reader *reader;
+    struct stream_record record;
+    assert_int_equal(stream_reader_open(&reader, paths, 1, BEGIN_ACTIVATIONS, 1), 0);
+    for (int pass = 0; pass < 2; pass++) {
+        assert_int_equal(stream_reader_next(reader, &record), 1);
+        assert_int_equal(record.rows, 3);
+        assert_int_equal(stream_reader_next(reader, &record), 1);
+        assert_int_equal(stream_reader_next(reader, &record), 0);
+        assert_int_equal(stream_reader_rewind(reader), 0);
+    }
+    stream_reader_free(reader);
+    free(bytes);
+    free(path);
+}
+
 static void test_every_cut_is_found(void **state)
 {
     (void)state;
@@ -471,8 +532,8 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     (void)state;
-    static const char *const names[] = {"tokens", "rows", "one",  "four",    "a",  "b",
-                                        "both",   "cut",  "flip", "records", "nan"};
+    static const char *const names[] = {"tokens", "rows", "one",  "four",  "a",       "b",
+                                        "both",   "cut",  "flip", "index", "records", "nan"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char *path = io_join(scratch, names[i]);
         if (path != NULL)
@@ -492,6 +553,8 @@ int main(void)
         cmocka_unit_test(test_round_trip_of_all_codecs),
         cmocka_unit_test(test_threads_do_not_change_the_bytes),
         cmocka_unit_test(test_cat_reads_as_one),
+        cmocka_unit_test(test_an_index_that_points_elsewhere_is_none),
+        cmocka_unit_test(test_the_beginning_is_found_without_an_index),
         cmocka_unit_test(test_every_cut_is_found),
         cmocka_unit_test(test_every_changed_byte_is_found),
         cmocka_unit_test(test_dropped_doubled_and_swapped_records_are_found),
