@@ -20,7 +20,7 @@
 #include "common/stream_order.h"
 #include "common/stream_rows.h"
 
-#define REPAIR_MODES 5
+#define REPAIR_MODES 6
 
 static void require(int condition)
 {
@@ -109,6 +109,18 @@ static struct record_header repair_record(uint8_t *record, size_t payload,
     return header;
 }
 
+/* Each 25 bytes: a number of an entry, and what its fields are changed by. */
+static void repair_bend(struct index *index, const uint8_t *bytes, size_t size)
+{
+    for (; size >= 25 && index->count > 0; bytes += 25, size -= 25) {
+        struct index_entry *entry = &index->entries[bytes[0] % index->count];
+        entry->offset ^= le_get64(bytes + 1);
+        entry->first_row ^= le_get64(bytes + 9);
+        entry->rows ^= le_get32(bytes + 17);
+        entry->stored_bytes ^= le_get32(bytes + 21);
+    }
+}
+
 /* The stream that an input stands for, into `out`. */
 static void repair_input(struct frame_buffer *out, const uint8_t *bytes, size_t size)
 {
@@ -118,6 +130,7 @@ static void repair_input(struct frame_buffer *out, const uint8_t *bytes, size_t 
     struct frame_buffer frame = {0}, record = {0};
     out->size = 0;
     uint8_t mode = size > 0 ? bytes[0] % REPAIR_MODES : 0;
+    bool bare = mode == 1 || mode == 3;
     size_t at = size > 0;
     if (mode == 0) {
         repair_append(out, bytes + at, size - at);
@@ -134,7 +147,7 @@ static void repair_input(struct frame_buffer *out, const uint8_t *bytes, size_t 
         struct frame_record whole = {.payload = record.bytes + STREAM_HEADER_BYTES};
         whole.header = repair_record(record.bytes, record.size - STREAM_HEADER_BYTES, run);
         repair_count(&part, &whole);
-        if (mode % 2 == 1) {
+        if (bare) {
             repair_append(out, record.bytes, record.size);
             continue;
         }
@@ -144,7 +157,9 @@ static void repair_input(struct frame_buffer *out, const uint8_t *bytes, size_t 
         require(index_add(&index, &entry) == 0);
         repair_append(out, frame.bytes, frame.size);
     }
-    if (mode % 2 == 0) {
+    if (mode == 5)
+        repair_bend(&index, bytes + at, size - at);
+    if (!bare) {
         index.part_bytes = out->size;
         require(index_encode(&frame, &index) == 0);
         repair_append(out, frame.bytes, frame.size);

@@ -13,7 +13,7 @@ aborted.ccps      BEGIN, 2 rows, ABORT
 
 and seeds of the fuzzers to tests/fuzz/corpus/{stream,salvage}: streams whose rows travel by a data
 plane, in front of each the byte that tests/fuzz/repair.h begins with; and golden streams with the
-bytes 3 and 4.
+bytes 3, 4 and 5.
 
 hashed-ipc.ccps      the rows of rows-f32.ccps, cuda-ipc, bare
 hashed-beyond.ccps   a row's place is the first one behind the window
@@ -211,6 +211,8 @@ def main():
             data = f.read()
         seed(f"repaired3_{name}.ccps", b"\3" + data)
         seed(f"repaired4_{name}.ccps", b"\4" + data)
+        # ... and the first row of entry 2
+        seed(f"repaired5_{name}.ccps", b"\5" + data + struct.pack("<BQQII", 2, 0, 2, 0, 0))
 
 
 if __name__ == "__main__":
