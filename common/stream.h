@@ -199,7 +199,8 @@ int stream_writer_end_part(struct stream_writer *writer, const json_t *skipped) 
 int stream_writer_close(struct stream_writer *writer) MUST_CHECK;
 
 /* ABORT with the reason, as far as it can be written; errors are passed over, as the caller is
- * already failing. Nothing if BEGIN was not written or END was. */
+ * already failing. NULL: what the code means, or the signal that stopped the program. Nothing if
+ * BEGIN was not written or END was. */
 void stream_writer_abort(struct stream_writer *writer, int code, const char *reason);
 
 /* What has been written of this part so far. */

@@ -477,9 +477,16 @@ int stream_writer_end(struct stream_writer *writer, const json_t *skipped)
 
 void stream_writer_abort(struct stream_writer *writer, int code, const char *reason)
 {
+    char meaning[128];
     if (writer == NULL || writer->phase != WRITER_BEGUN)
         return;
     writer->phase = WRITER_ENDED;
+    if (reason == NULL && code == ERR_INTERRUPTED)
+        snprintf(meaning, sizeof meaning, "%s was stopped by signal %d", log_program(),
+                 sig_pending());
+    else if (reason == NULL)
+        snprintf(meaning, sizeof meaning, "%s: %s", log_program(), err_meaning(code));
+    reason = reason != NULL ? reason : meaning;
     json_t *json = json_pack("{s:i, s:s}", "status", err_exit_status(code), "reason", reason);
     int status = stream_writer_flush(writer);
     if (status == 0)

@@ -463,7 +463,7 @@ int salvage_write(struct salvage *salvage, const char *output, enum stream_codec
         status = salvage_write_part(salvage, writer, &salvage->parts[i], progress, &done);
     int told = progress_stop(progress);
     if (status != 0)
-        stream_writer_abort(writer, status, "salvage stopped");
+        stream_writer_abort(writer, status, NULL);
     else
         status = stream_writer_close(writer);
     stream_writer_free(writer);

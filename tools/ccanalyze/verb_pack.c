@@ -137,7 +137,7 @@ static int pack_write(struct pack *pack, const struct begin *begin,
     if (status == 0)
         status = stream_writer_end(writer, NULL);
     else
-        stream_writer_abort(writer, status, err_meaning(status));
+        stream_writer_abort(writer, status, NULL);
     stream_writer_free(writer);
     return status != 0 ? status : told;
 }

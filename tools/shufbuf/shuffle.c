@@ -249,16 +249,6 @@ static int shuffle_compare(const struct shuffle *shuffle)
     return 0;
 }
 
-static void shuffle_abort(struct shuffle *shuffle, int code)
-{
-    char reason[128];
-    if (code == ERR_INTERRUPTED)
-        snprintf(reason, sizeof reason, "shufbuf was stopped by signal %d", sig_pending());
-    else
-        snprintf(reason, sizeof reason, "shufbuf: %s", err_meaning(code));
-    stream_writer_abort(shuffle->writer, code, reason);
-}
-
 /* Rows that our BEGIN has announced, too, and that did not come. */
 static int shuffle_end(struct shuffle *shuffle)
 {
@@ -289,7 +279,7 @@ static int shuffle_copy(struct shuffle *shuffle)
     if (status == 0)
         return shuffle_end(shuffle);
     if (status != ERR_CLOSED && status != ERR_IO)
-        shuffle_abort(shuffle, status);
+        stream_writer_abort(shuffle->writer, status, NULL);
     return status;
 }
 

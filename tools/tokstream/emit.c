@@ -135,10 +135,10 @@ int emit_end(struct emit *emit, const json_t *skipped)
     return status != 0 ? status : closed;
 }
 
-void emit_abort(struct emit *emit, int code, const char *reason)
+void emit_abort(struct emit *emit, int code)
 {
     if (emit->format == EMIT_STREAM) {
-        stream_writer_abort(emit->writer, code, reason);
+        stream_writer_abort(emit->writer, code, NULL);
     } else {
         int ignored = emit_flush(emit); /* the lines before; the run has failed already */
         (void)ignored;

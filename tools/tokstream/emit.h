@@ -22,7 +22,7 @@ int emit_sequence(struct emit *emit, const struct select_item *item) MUST_CHECK;
 int emit_end(struct emit *emit, const json_t *skipped) MUST_CHECK;
 
 /* Where the run failed with `code`: ABORT in a stream; JSON lines have nothing of the kind. */
-void emit_abort(struct emit *emit, int code, const char *reason);
+void emit_abort(struct emit *emit, int code);
 
 const struct io_file *emit_file(const struct emit *emit);
 

@@ -126,16 +126,6 @@ static int run_end(struct run *run)
     return status;
 }
 
-static void run_abort(struct run *run, int code)
-{
-    char reason[128];
-    if (code == ERR_INTERRUPTED)
-        snprintf(reason, sizeof reason, "tokstream was stopped by signal %d", sig_pending());
-    else
-        snprintf(reason, sizeof reason, "tokstream: %s", err_meaning(code));
-    emit_abort(run->emit, code, reason);
-}
-
 int run_stream(const struct run_setup *setup)
 {
     struct run run = {.setup = setup};
@@ -145,7 +135,7 @@ int run_stream(const struct run_setup *setup)
     if (status == 0)
         status = run_end(&run);
     if (status != 0 && status != ERR_CLOSED && status != ERR_IO && run.emit != NULL)
-        run_abort(&run, status);
+        emit_abort(run.emit, status);
     int stopped = progress_stop(run.progress);
     emit_free(run.emit);
     select_free(run.select);
