@@ -9,3 +9,13 @@ setup() {
     echo "$output"
     [ "$status" -eq 0 ]
 }
+
+# A tenth of the rounds: the emulated devices are slow.
+@test "so it is where the rows go from device to device" {
+    local plane
+    for plane in cuda-ipc nccl; do
+        run tests/fault/kill_loop $((${KILLS:-50} / 10)) "${KILL_SEED:-$RANDOM}" "$plane"
+        echo "$output"
+        [ "$status" -eq 0 ]
+    done
+}
