@@ -44,6 +44,16 @@ enum stream_codec { STREAM_CODEC_AUTO, STREAM_CODEC_NONE, STREAM_CODEC_LZ4, STRE
     "auto|none|lz4|zstd" /* in the order of the enum, for option tables \
                           */
 
+/* Of programs that write a stream, in option tables (common/opt.h): `S` has an `int codec` and a
+ * `const char *output`. */
+#define STREAM_CODEC_OPTION(S)                                        \
+    OPT_CHOICE("codec", 0, S, codec, STREAM_CODEC_CHOICES, "auto", 0, \
+               "compression; auto: lz4 on a regular file, none elsewhere")
+#define STREAM_OUTPUT_OPTIONS(S)                                   \
+    OPT_STRING("output", 'o', S, output, "FILE", NULL, OPT_WRITES, \
+               "write to FILE, not standard output"),              \
+        STREAM_CODEC_OPTION(S)
+
 /* A row's tag: where it came from. */
 struct stream_tag {
     uint64_t sequence;

@@ -24,10 +24,7 @@ struct pack_options {
 static const struct opt pack_table[] = {
     OPT_LIST("source", 0, S, sources, "NAME:WIDTH", 0,
              "name (MODEL.HOOK) and width of a source; repeated, in the order of the columns"),
-    OPT_STRING("output", 'o', S, output, "FILE", NULL, OPT_WRITES,
-               "write to FILE, not standard output"),
-    OPT_CHOICE("codec", 0, S, codec, STREAM_CODEC_CHOICES, "auto", 0,
-               "compression; auto: lz4 on a regular file, none elsewhere"),
+    STREAM_OUTPUT_OPTIONS(S),
     OPT_COMMON(S),
     OPT_END,
 };

@@ -18,8 +18,7 @@ struct salvage_options {
 static const struct opt salvage_table[] = {
     OPT_STRING("output", 'o', S, output, "OUT", NULL, OPT_WRITES,
                "where to write; - is standard output"),
-    OPT_CHOICE("codec", 0, S, codec, STREAM_CODEC_CHOICES, "auto", 0,
-               "compression; auto: lz4 on a regular file, none elsewhere"),
+    STREAM_CODEC_OPTION(S),
     OPT_COMMON(S),
     OPT_END,
 };

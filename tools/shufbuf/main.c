@@ -30,10 +30,7 @@ static const struct opt shufbuf_table[] = {
                "serve the rows to several trainers instead of standard output"),
     OPT_COUNT("trainers", 0, S, trainers, "N", 1, 64, NULL, OPT_NOT_BUILT,
               "with --serve: how many trainers to wait for"),
-    OPT_STRING("output", 'o', S, output, "FILE", NULL, OPT_WRITES,
-               "write to FILE, not standard output"),
-    OPT_CHOICE("codec", 0, S, codec, STREAM_CODEC_CHOICES, "auto", 0,
-               "compression; auto: lz4 on a regular file, none elsewhere"),
+    STREAM_OUTPUT_OPTIONS(S),
     OPT_COMMON(S),
     OPT_END,
 };

@@ -52,10 +52,7 @@ static const struct opt tokstream_table[] = {
     OPT_CHOICE("format", 0, S, format, EMIT_FORMAT_CHOICES, "stream", 0,
                "the output's form; jsonl is for reading and for other programs"),
     OPT_FLAG("info", 0, S, info, 0, "say what the input is, and write no stream"),
-    OPT_STRING("output", 'o', S, output, "FILE", NULL, OPT_WRITES,
-               "write to FILE, not standard output"),
-    OPT_CHOICE("codec", 0, S, codec, STREAM_CODEC_CHOICES, "auto", 0,
-               "compression; auto: lz4 on a regular file, none elsewhere"),
+    STREAM_OUTPUT_OPTIONS(S),
     OPT_COMMON(S),
     OPT_END,
 };
