@@ -115,3 +115,30 @@ int json_get_real(const json_t *object, const char *key, const char *name, doubl
     *value = json_number_value(member);
     return 0;
 }
+
+bool json_is_counts(const json_t *json)
+{
+    const char *key;
+    json_t *count;
+    json_object_foreach((json_t *)json, key, count)
+    {
+        if (!json_is_integer(count) || json_integer_value(count) < 0)
+            return false;
+    }
+    return json_is_object(json);
+}
+
+int json_add_counts(json_t *sums, const json_t *counts)
+{
+    const char *key;
+    json_t *count;
+    json_object_foreach((json_t *)counts, key, count)
+    {
+        json_int_t sum = json_integer_value(json_object_get(sums, key));
+        if (__builtin_add_overflow(sum, json_integer_value(count), &sum))
+            sum = INT64_MAX;
+        if (json_object_set_new(sums, key, json_integer(sum)) != 0)
+            return mem_fail("counts", 1, sizeof sum);
+    }
+    return 0;
+}

@@ -36,4 +36,11 @@ int json_get_count(const json_t *object, const char *key, const char *name,
 int json_get_real(const json_t *object, const char *key, const char *name,
                   double *value) MUST_CHECK;
 
+/* Counts by name: whether that is an object of integers of 0 or more. */
+bool json_is_counts(const json_t *json);
+
+/* Adds counts to others, by name; a sum that is no integer of JSON any more stays at the largest
+ * that is. 0 or ERR_MEMORY (logged). */
+int json_add_counts(json_t *sums, const json_t *counts) MUST_CHECK;
+
 #endif

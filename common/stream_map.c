@@ -63,7 +63,8 @@ static int map_end(struct stream_part *part, const struct io_file *file, int64_t
         part->joined = json != NULL && said < (json_int_t)records;
         part->rows = part->has_end ? (uint64_t)rows : 0;
         json_decref(part->skipped);
-        part->skipped = part->has_end ? json_incref(json_object_get(json, "skipped")) : NULL;
+        json_t *skipped = json_object_get(json, "skipped");
+        part->skipped = part->has_end && json_is_counts(skipped) ? json_incref(skipped) : NULL;
         part->first_row = record.header.first_row - part->rows;
         json_decref(json);
     }

@@ -125,21 +125,6 @@ static int order_next_part(struct stream_order *order, const struct frame_record
     return status;
 }
 
-/* Adds END's skipped counts to those of the parts before. */
-static int order_add_skipped(struct stream_order *order, json_t *json)
-{
-    const char *reason;
-    json_t *count;
-    json_object_foreach(json_object_get(json, "skipped"), reason, count)
-    {
-        json_int_t before = json_integer_value(json_object_get(order->end.skipped, reason));
-        if (json_object_set_new(order->end.skipped, reason,
-                                json_integer(before + json_integer_value(count))) != 0)
-            return mem_fail("END", 1, 1);
-    }
-    return 0;
-}
-
 static int order_compare_end(const struct stream_order_part *part, uint64_t records, uint64_t rows,
                              const char *low, const char *high, const char **wrong)
 {
@@ -165,13 +150,16 @@ static int order_check_end(struct stream_order *order, const struct frame_record
     json_t *json = json_parse((const char *)record->payload, record->header.payload_bytes, name);
     if (json == NULL)
         return ERR_DATA;
+    const json_t *skipped = json_object_get(json, "skipped");
     int status;
-    if ((status = json_get_count(json, "records", name, &records)) == 0 &&
-        (status = json_get_count(json, "rows", name, &rows)) == 0 &&
-        (status = json_get_string(json, "sum_low", name, &low)) == 0 &&
-        (status = json_get_string(json, "sum_high", name, &high)) == 0 &&
-        (status = order_compare_end(part, records, rows, low, high, &wrong)) == 0 &&
-        (status = order_add_skipped(order, json)) == 0) {
+    if (!json_is_counts(skipped))
+        wrong = "END does not say what was skipped";
+    else if ((status = json_get_count(json, "records", name, &records)) == 0 &&
+             (status = json_get_count(json, "rows", name, &rows)) == 0 &&
+             (status = json_get_string(json, "sum_low", name, &low)) == 0 &&
+             (status = json_get_string(json, "sum_high", name, &high)) == 0 &&
+             (status = order_compare_end(part, records, rows, low, high, &wrong)) == 0 &&
+             (status = json_add_counts(order->end.skipped, skipped)) == 0) {
         order->end.records += part->records;
         order->end.rows += part->rows;
         rowsum_merge(&order->end.sum, &part->sum);
@@ -199,7 +187,7 @@ static int order_take_rows(struct stream_order *order, const struct frame_record
                            uint64_t *first_row)
 {
     struct stream_order_part *part = &order->part;
-    if (part->row > UINT64_MAX - record->header.rows)
+    if (part->row > (uint64_t)INT64_MAX - record->header.rows)
         return order_bad(name, offset, &record->header, "row numbers overflow");
     *first_row = order->rows_before + (part->row - part->first_row);
     part->row += record->header.rows;

@@ -12,8 +12,8 @@ empty.ccps        BEGIN and END alone
 aborted.ccps      BEGIN, 2 rows, ABORT
 
 and seeds of the fuzzers to tests/fuzz/corpus/{stream,salvage}: streams whose rows travel by a data
-plane, in front of each the byte that tests/fuzz/repair.h begins with; and golden streams with the
-bytes 3, 4 and 5.
+plane, in front of each the byte that tests/fuzz/repair.h begins with; one whose END does not
+say what was skipped; and golden streams with the bytes 3, 4 and 5.
 
 hashed-ipc.ccps      the rows of rows-f32.ccps, cuda-ipc, bare
 hashed-beyond.ccps   a row's place is the first one behind the window
@@ -205,6 +205,12 @@ def main():
     s.end()
     frames = [lz4_frame(r) for r in s.records]
     seed("raw_hashed-nccl.lz4", b"\0" + b"".join(frames) + s.index(frames))
+
+    s = Stream({"kind": "tokens", "tool": "oracle 1", "rows": 1, "first_row": 0, "seq_len": None, "options": {}, "extra": {},
+                "upstream": None})
+    s.sequences([(0, [2, 10])])
+    s.add(END, 0, text({"records": 1, "rows": 1, "sum_low": f"{s.low:016x}", "sum_high": f"{s.high:016x}"}))
+    seed("raw_no-skipped.ccps", b"\0" + b"".join(s.records))
 
     for name in ("tokens", "rows-f32"):
         with open(os.path.join(OUT, name + ".ccps"), "rb") as f:

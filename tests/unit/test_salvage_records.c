@@ -339,6 +339,87 @@ static void test_an_index_of_other_records(void **state)
     free(b.bytes);
 }
 
+/* The golden sequences with another END, `times` behind each other. */
+static void write_with_end(const char *skipped, int times)
+{
+    static struct sample sample;
+    char text[512];
+    open_sample(&sample, GOLDEN "tokens.ccps");
+    size_t end = sample.starts[2];
+    struct record_header header;
+    assert_null(record_header_get(&header, sample.bytes + end));
+    size_t size = (size_t)snprintf(text, sizeof text,
+                                   "{\"records\":1,\"rows\":3,%s\"sum_high\":\"37af6f923916c039\","
+                                   "\"sum_low\":\"9dfbe075b112c0f6\"}",
+                                   skipped);
+    header.payload_bytes = (uint32_t)size;
+    header.payload_hash = record_hash(text, size);
+    size_t part = end + STREAM_HEADER_BYTES + size;
+    uint8_t *made = malloc((size_t)times * part);
+    assert_non_null(made);
+    for (int i = 0; i < times; i++) {
+        memcpy(made + (size_t)i * part, sample.bytes, end);
+        record_header_put(made + (size_t)i * part + end, &header);
+        memcpy(made + (size_t)i * part + end + STREAM_HEADER_BYTES, text, size);
+    }
+    scratch_write("damaged", made, (size_t)times * part);
+    free(made);
+    free(sample.bytes);
+}
+
+/* An END that does not say what was left out, or says what is no count, is damage to the one as to
+ * the other; counts of several parts add up as far as they can. */
+static void test_what_end_says_was_skipped(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *skipped;
+        int times, want;
+    } cases[] = {
+        {"\"skipped\":{\"cut\":1},", 1, 0},
+        {"\"skipped\":{},", 2, 0},
+        {"", 1, ERR_DATA},
+        {"\"skipped\":null,", 1, ERR_DATA},
+        {"\"skipped\":[1],", 1, ERR_DATA},
+        {"\"skipped\":{\"cut\":-1},", 1, ERR_DATA},
+        {"\"skipped\":{\"cut\":\"1\"},", 1, ERR_DATA},
+        {"\"skipped\":{\"cut\":9223372036854775807},", 2, 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct salvage_figures figures;
+        write_with_end(cases[i].skipped, cases[i].times);
+        if (verify_status(damaged) != cases[i].want)
+            print_error("case %zu\n", i);
+        assert_int_equal(verify_status(damaged), cases[i].want);
+        assert_int_equal(salvage_status(&figures), 0);
+        assert_int_equal(figures.damages, cases[i].want == 0 ? 0 : 1);
+        assert_int_equal(figures.rows, 3 * cases[i].times);
+        assert_int_equal(verify_status(saved), 0);
+    }
+}
+
+/* The last row under a number of 64 bits: what would be lost before it is no integer of JSON. */
+static void test_row_numbers_that_json_cannot_hold_are_damage(void **state)
+{
+    (void)state;
+    static struct sample sample;
+    struct salvage_figures figures;
+    struct record_header header;
+    open_sample(&sample, GOLDEN "rows-f32.ccps");
+    uint8_t *record = sample.bytes + sample.starts[3];
+    assert_null(record_header_get(&header, record));
+    assert_int_equal(header.first_row, 4);
+    header.first_row = (uint64_t)INT64_MAX;
+    record_header_put(record, &header);
+    scratch_write("damaged", sample.bytes, sample.size);
+    assert_int_equal(verify_status(damaged), ERR_DATA);
+    assert_int_equal(salvage_status(&figures), 0);
+    assert_int_equal(figures.rows, 4);
+    assert_int_equal(figures.lost, 1);
+    assert_int_equal(verify_status(saved), 0);
+    free(sample.bytes);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -352,6 +433,8 @@ int main(void)
         cmocka_unit_test(test_aborted_and_empty_streams),
         cmocka_unit_test(test_rows_left_out_by_right),
         cmocka_unit_test(test_an_index_of_other_records),
+        cmocka_unit_test(test_what_end_says_was_skipped),
+        cmocka_unit_test(test_row_numbers_that_json_cannot_hold_are_damage),
     };
     return cmocka_run_group_tests(tests, salvaged_set_up, salvaged_tear_down);
 }

@@ -122,20 +122,12 @@ static int describe_codec(struct describe *out, const struct io_file *file)
 static int describe_skipped(struct describe *out, const struct stream_map *map)
 {
     json_t *sums = json_object();
-    int failed = sums == NULL ? -1 : 0;
-    for (size_t i = 0; i < map->count && failed == 0; i++) {
-        const char *reason;
-        json_t *count;
-        json_object_foreach(map->parts[i].skipped, reason, count)
-        {
-            json_int_t before = json_integer_value(json_object_get(sums, reason));
-            json_t *sum = json_integer(before + json_integer_value(count));
-            failed |= json_object_set_new(sums, reason, sum);
-        }
-    }
-    if (failed != 0) {
+    int status = sums == NULL ? mem_fail("counts", 1, sizeof *map->parts) : 0;
+    for (size_t i = 0; i < map->count && status == 0; i++)
+        status = json_add_counts(sums, map->parts[i].skipped);
+    if (status != 0) {
         json_decref(sums);
-        return mem_fail("counts", map->count, sizeof *map->parts);
+        return status;
     }
     describe_set(out, "skipped", sums);
     return 0;

@@ -126,7 +126,7 @@ static int salvage_take_rows(struct salvage *salvage)
     bool next = header->sequence == expected->sequence;
     if (header->sequence < expected->sequence || header->first_row < expected->row ||
         (next && header->first_row != expected->row) ||
-        header->first_row > UINT64_MAX - header->rows)
+        header->first_row > (uint64_t)INT64_MAX - header->rows)
         return 0;
     int status = stream_rows_open(&salvage->rows, &part->order.layout, &salvage->record, NULL,
                                   salvage->frame.offset);
@@ -153,7 +153,7 @@ static int salvage_take_end(struct salvage *salvage)
     const struct record_header *header = &salvage->record.header;
     json_t *json = json_parse((const char *)salvage->record.payload, header->payload_bytes, NULL);
     json_t *rows = json_object_get(json, "rows"), *skipped = json_object_get(json, "skipped");
-    bool good = json_is_integer(rows) && json_integer_value(rows) >= 0 && json_is_object(skipped);
+    bool good = json_is_integer(rows) && json_integer_value(rows) >= 0 && json_is_counts(skipped);
     if (good) {
         part->has_total = true;
         part->total = (uint64_t)json_integer_value(rows);
