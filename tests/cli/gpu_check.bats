@@ -49,16 +49,27 @@ pretend() {
     [ "${lines[-1]}" = "9 passed, 4 failed, 0 skipped" ]
 }
 
-@test "on the emulated device it runs to its end and writes its tables" {
-    local out=$BATS_TEST_TMPDIR/out
-    run tests/gpu/check --emulated --out "$out" --work "$BATS_TEST_TMPDIR/work"
+@test "on the emulated device: what must be right, and no tables" {
+    run tests/gpu/check --emulated --only right --out "$BATS_TEST_TMPDIR/out" --work "$BATS_TEST_TMPDIR/work"
     echo "$output"
     [ "$status" -eq 0 ]
+    [[ $output == *"passed   sharing: 2 tests"* ]]
     [[ $output == *"passed   they are the CPU's: a row is off by at most "* ]]
     [[ $output == *"passed   its losses are the CPU's: a loss of 7 steps "* ]]
     [[ $output == *"skipped  memcheck and racecheck: not run: the device is emulated"* ]]
     [[ $output == *"passed   by cuda-ipc: weights and moments are those of the pipe's run, byte for byte"* ]]
     [[ $output == *"passed   by nccl, cuda to cuda:1: weights and moments are those of the pipe's run, byte for byte"* ]]
+    [[ ${lines[-1]} == *" passed, 0 failed, "* ]]
+    [ ! -e "$BATS_TEST_TMPDIR/out" ]
+    [ -z "$(ls "$BATS_TEST_TMPDIR/work")" ]
+}
+
+@test "on the emulated device: speeds, and their tables" {
+    local out=$BATS_TEST_TMPDIR/out
+    run tests/gpu/check --emulated --only speed --out "$out" --work "$BATS_TEST_TMPDIR/work"
+    echo "$output"
+    [ "$status" -eq 0 ]
+    [[ $output != *"by cuda-ipc:"* ]]
     [[ ${lines[-1]} == *" passed, 0 failed, "* ]]
     cat "$out"/*
     local what
@@ -79,9 +90,9 @@ pretend() {
     [ "$status" -eq 64 ]
     run tests/gpu/check --out
     [ "$status" -eq 64 ]
-    run tests/gpu/check --only speed
+    run tests/gpu/check --only fast
     [ "$status" -eq 64 ]
-    [[ $output == *"--only knows 'loss', not 'speed'"* ]]
+    [[ $output == *"--only knows 'right', 'speed' and 'loss', not 'fast'"* ]]
     run tests/gpu/bundle "$bundle"
     [ "$status" -eq 64 ]
     [[ $output == *"is there already"* ]]

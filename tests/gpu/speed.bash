@@ -170,6 +170,10 @@ measured() {
     local status=0
     "${@:2}" 2>"$log" || status=$?
     [ "$status" -ne 0 ] || return 0
+    if over; then
+        report skipped "$1" "not measured: nine minutes are over, and --only speed leaves it more of them"
+        return 1
+    fi
     report failed "$1" "not measured, exit status $status: $(last_words)"
     return 1
 }
@@ -221,7 +225,7 @@ peers_there() {
         report skipped "$1" "not run: the device is emulated"
         return 1
     fi
-    missing=$(env -u LD_LIBRARY_PATH python3 tests/gpu/peers.py --missing 2>&1) ||
+    missing=$("${python[@]}" tests/gpu/peers.py --missing 2>&1) ||
         missing=${missing:-python3 is not there}
     [ -n "$missing" ] || return 0
     report skipped "$1" "not run: ${missing//$'\n'/ }"
@@ -231,7 +235,11 @@ peers_there() {
 speed_peers() {
     local name rate least ours
     peers_there "beside PyTorch and transformers" || return 0
-    limited 100 env -u LD_LIBRARY_PATH python3 tests/gpu/peers.py "$inputs/base" "$layers" \
+    if over; then
+        report skipped "beside PyTorch and transformers" "not run: nine minutes are over"
+        return 0
+    fi
+    limited 100 "${python[@]}" tests/gpu/peers.py "$inputs/base" "$layers" \
         "$latents" "$batch" >"$work/peers.tsv" 2>"$log" || report failed "PyTorch and transformers" "$(last_words)"
     while IFS=$'\t' read -r name rate; do
         case $name in
@@ -255,7 +263,7 @@ speed_only_loss() {
 # rows: the mean of the last 25, which is once through the rows.
 speed_loss() {
     local what="loss beside the reference's at step 1,000" last=25 ours theirs rows=()
-    if [ $((510 - SECONDS)) -lt 130 ]; then
+    if [ $((time_over - SECONDS)) -lt 130 ]; then
         report skipped "$what" "not run: it takes two minutes, which are not left; --only loss runs it"
         return 0
     fi
@@ -267,7 +275,7 @@ speed_loss() {
     measured "$what" "$BIN/ccanalyze" dump -q --npy "$work/rows.npy" "$inputs/rows.ccps" || return 0
     patience=60 measured "$what" cctrain_with run-loss --steps 1000 "${rows[@]}" || return 0
     ours=$(tail -n "$last" "$work/run-loss/metrics.jsonl" | key loss | awk '{ sum += $1 } END { printf "%.9g", sum / NR }')
-    if limited 120 env -u LD_LIBRARY_PATH python3 tests/gpu/reference_loss.py \
+    if limited 120 "${python[@]}" tests/gpu/reference_loss.py \
         "$work/run-start/step-0/cc.safetensors" "$work/rows.npy" "$batch" 1000 "$last" >"$work/loss.tsv" 2>"$log"; then
         read -r theirs _ <"$work/loss.tsv"
         if awk "BEGIN { off = $ours / $theirs - 1; exit !(off <= 0.005 && off >= -0.005) }"; then
