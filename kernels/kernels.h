@@ -312,6 +312,13 @@ int kernels_open(const struct kernels **kernels, struct kernels_device **device,
                  unsigned threads, enum dtype type) MUST_CHECK;
 void kernels_close(const struct kernels *kernels, struct kernels_device *device);
 
+/* alloc() and host_alloc() of count * size bytes. `memory` is the address of a pointer of whatever
+ * type; that is NULL on failure. ERR_MEMORY, logged with `what`, where the product overflows. */
+int kernels_alloc(const struct kernels *kernels, struct kernels_device *device, void *memory,
+                  size_t count, size_t size, const char *what) MUST_CHECK;
+int kernels_host_alloc(const struct kernels *kernels, struct kernels_device *device, void *memory,
+                       size_t count, size_t size, const char *what) MUST_CHECK;
+
 /* The symbol that a backend's shared object exports. */
 typedef const struct kernels *kernels_entry_function(void);
 #define KERNELS_ENTRY "kernels_entry"

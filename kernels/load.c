@@ -238,3 +238,29 @@ void kernels_close(const struct kernels *kernels, struct kernels_device *device)
     if (kernels != NULL && device != NULL)
         kernels->close(device);
 }
+
+/* ---- memory */
+
+static int take(int (*alloc)(struct kernels_device *, void **, size_t),
+                struct kernels_device *device, void *memory, size_t count, size_t size,
+                const char *what)
+{
+    size_t bytes;
+    void *taken = NULL;
+    int code =
+        mem_mul(&bytes, count, size) ? alloc(device, &taken, bytes) : mem_fail(what, count, size);
+    memcpy(memory, &taken, sizeof taken);
+    return code;
+}
+
+int kernels_alloc(const struct kernels *kernels, struct kernels_device *device, void *memory,
+                  size_t count, size_t size, const char *what)
+{
+    return take(kernels->alloc, device, memory, count, size, what);
+}
+
+int kernels_host_alloc(const struct kernels *kernels, struct kernels_device *device, void *memory,
+                       size_t count, size_t size, const char *what)
+{
+    return take(kernels->host_alloc, device, memory, count, size, what);
+}

@@ -288,12 +288,11 @@ void engine_free(struct engine *engine)
 static int reserve_both(const struct engine *engine, void **memory, void **d_memory, size_t tokens,
                         size_t token_bytes)
 {
-    const struct kernels *kernels = engine->on.kernels;
-    size_t bytes;
-    if (!mem_mul(&bytes, tokens, token_bytes))
-        return mem_fail("a pass", tokens, token_bytes);
-    int status = kernels->alloc(engine->on.device, d_memory, bytes);
-    return status != 0 ? status : kernels->host_alloc(engine->on.device, memory, bytes);
+    const struct gemma2_device *on = &engine->on;
+    int status = kernels_alloc(on->kernels, on->device, d_memory, tokens, token_bytes, "a pass");
+    if (status == 0)
+        status = kernels_host_alloc(on->kernels, on->device, memory, tokens, token_bytes, "a pass");
+    return status;
 }
 
 static int reserve_slot(const struct engine *engine, struct slot *slot, size_t tokens)
@@ -312,12 +311,11 @@ static int reserve_slot(const struct engine *engine, struct slot *slot, size_t t
 
 static int reserve_window(struct engine *engine, size_t tokens)
 {
-    size_t bytes, buffers = engine->setup.buffers;
+    size_t buffers = engine->setup.buffers;
     if (buffers == 0)
         return 0;
-    if (!mem_mul(&bytes, tokens * buffers, engine->row_bytes))
-        return mem_fail("the window", tokens * buffers, engine->row_bytes);
-    return engine->on.kernels->alloc(engine->on.device, &engine->d_window, bytes);
+    return kernels_alloc(engine->on.kernels, engine->on.device, &engine->d_window, tokens * buffers,
+                         engine->row_bytes, "the window");
 }
 
 int engine_reserve(struct engine *engine, size_t tokens, uint32_t length)

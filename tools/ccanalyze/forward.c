@@ -4,7 +4,6 @@
 #include "forward.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "common/mem.h"
 #include "kernels/kernels.h"
@@ -50,13 +49,7 @@ uint64_t forward_bytes(const struct forward_setup *setup)
 
 static int forward_alloc(struct forward *forward, void *d_to, size_t count, size_t size)
 {
-    size_t bytes;
-    void *memory = NULL;
-    if (!mem_mul(&bytes, count, size))
-        return mem_fail("the device", count, size);
-    int status = forward->kernels->alloc(forward->device, &memory, bytes);
-    memcpy(d_to, &memory, sizeof memory); /* whatever type of pointer it is */
-    return status;
+    return kernels_alloc(forward->kernels, forward->device, d_to, count, size, "the device");
 }
 
 /* A bias: uploaded as it is. */

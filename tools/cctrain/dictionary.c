@@ -44,21 +44,11 @@ uint64_t dictionary_bytes(uint64_t latents, uint64_t width, enum dtype type)
     return 4 * sizeof(float) * all + (type != DTYPE_F32 ? matrices * dtype_size(type) : 0);
 }
 
-static int dictionary_alloc(struct dictionary *dictionary, void **d_memory, size_t count,
+static int dictionary_alloc(struct dictionary *dictionary, void *d_memory, size_t count,
                             size_t size)
 {
-    size_t bytes;
-    if (!mem_mul(&bytes, count, size))
-        return mem_fail("the dictionary", count, size);
-    return dictionary->kernels->alloc(dictionary->device, d_memory, bytes);
-}
-
-static int dictionary_alloc_f32(struct dictionary *dictionary, float **d_memory, size_t count)
-{
-    void *memory = NULL;
-    int status = dictionary_alloc(dictionary, &memory, count, sizeof **d_memory);
-    *d_memory = memory;
-    return status;
+    return kernels_alloc(dictionary->kernels, dictionary->device, d_memory, count, size,
+                         "the dictionary");
 }
 
 static int dictionary_alloc_tensor(struct dictionary *dictionary, size_t tensor)
@@ -67,7 +57,7 @@ static int dictionary_alloc_tensor(struct dictionary *dictionary, size_t tensor)
     float **floats[] = {&t->d_w, &t->d_m, &t->d_v, &t->d_g};
     int status = 0;
     for (size_t i = 0; i < sizeof floats / sizeof *floats && status == 0; i++)
-        status = dictionary_alloc_f32(dictionary, floats[i], t->count);
+        status = dictionary_alloc(dictionary, floats[i], t->count, sizeof(float));
     if (status == 0 && dictionary_has_copy(tensor, dictionary->type))
         status = dictionary_alloc(dictionary, &t->d_copy, t->count, dtype_size(dictionary->type));
     return status;
@@ -95,12 +85,11 @@ int dictionary_create(struct dictionary *dictionary, const struct kernels *kerne
         dictionary->tensors[i].name = dictionary_names[i];
         status = dictionary_alloc_tensor(dictionary, i);
     }
-    void *d_squares = NULL;
     if (status == 0)
-        status = dictionary_alloc(dictionary, &d_squares, DICTIONARY_COUNT, sizeof(double));
-    dictionary->d_squares = d_squares;
+        status =
+            dictionary_alloc(dictionary, &dictionary->d_squares, DICTIONARY_COUNT, sizeof(double));
     if (status == 0)
-        status = dictionary_alloc_f32(dictionary, &dictionary->d_clip, 2);
+        status = dictionary_alloc(dictionary, &dictionary->d_clip, 2, sizeof(float));
     if (status == 0 && (dictionary->chunk = mem_alloc(DICTIONARY_CHUNK, 1)) == NULL)
         status = mem_fail("the dictionary", DICTIONARY_CHUNK, 1);
     return status;

@@ -130,25 +130,13 @@ uint64_t step_memory_all(const struct step_memory *memory)
 
 static int step_take(struct step *step, void *at, size_t count, size_t size)
 {
-    size_t bytes;
-    void *memory = NULL;
-    if (!mem_mul(&bytes, count, size))
-        return mem_fail("a training step", count, size);
-    int status = step->kernels->alloc(step->device, &memory, bytes);
-    memcpy(at, &memory, sizeof memory); /* whatever type of pointer it is */
-    return status;
+    return kernels_alloc(step->kernels, step->device, at, count, size, "a training step");
 }
 
 /* Page-locked: a download into other memory is waited for where it is enqueued. */
 static int step_take_host(struct step *step, void *at, size_t count, size_t size)
 {
-    size_t bytes;
-    void *memory = NULL;
-    if (!mem_mul(&bytes, count, size))
-        return mem_fail("a step's report", count, size);
-    int status = step->kernels->host_alloc(step->device, &memory, bytes);
-    memcpy(at, &memory, sizeof memory);
-    return status;
+    return kernels_host_alloc(step->kernels, step->device, at, count, size, "a step's report");
 }
 
 /* ---- products */
