@@ -239,8 +239,7 @@ void kernels_close(const struct kernels *kernels, struct kernels_device *device)
         kernels->close(device);
 }
 
-/* ---- memory */
-
+/* By one of the two members that allocate. */
 static int take(int (*alloc)(struct kernels_device *, void **, size_t),
                 struct kernels_device *device, void *memory, size_t count, size_t size,
                 const char *what)
