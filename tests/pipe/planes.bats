@@ -183,5 +183,5 @@ setup() {
 }
 
 @test "nothing of all this is left in shared memory" {
-    [ -z "$(find /dev/shm -newer "$dir/tokens" -user "$(id -u)")" ]
+    [ -z "$(find /dev/shm -mindepth 1 -newer "$dir/tokens" -user "$(id -u)")" ]
 }
