@@ -173,7 +173,7 @@ $(B)/fuzz/libfuzzed.a: $(FUZZ_OBJECTS)
 	$(call say,AR  )ar rcs $@ $^
 $(B)/fuzz/fuzz_%: tests/fuzz/fuzz_%.c $(B)/fuzz/libfuzzed.a
 	$(call say,CC  )clang -std=c11 -D_POSIX_C_SOURCE=200809L -D_FILE_OFFSET_BITS=64 -I. $(FUZZ_FLAGS) -fsanitize=fuzzer \
-		-pthread -o $@ $< $(B)/fuzz/libfuzzed.a -lsnappy $(LIBS)
+		-MMD -MP -MF $@.d -pthread -o $@ $< $(B)/fuzz/libfuzzed.a -lsnappy $(LIBS)
 fuzzers: $(FUZZERS)
 
 deps:

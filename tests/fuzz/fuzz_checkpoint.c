@@ -13,20 +13,11 @@
 #include <unistd.h>
 
 #include "common/checkpoint.h"
-#include "common/log.h"
+#include "tests/fuzz/fuzz.h"
 
 static char folder[] = "/tmp/fuzz_checkpoint.XXXXXX";
 static int input_fd = -1; /* a memory file; /proc/self/fd/N opens it again */
 static char input_path[64], weights_path[64], manifest_path[64];
-
-int LLVMFuzzerInitialize(int *argc, char ***argv);
-int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
-
-static void require(int condition)
-{
-    if (!condition)
-        abort();
-}
 
 static void write_file(const char *path, const uint8_t *bytes, size_t size)
 {
@@ -41,9 +32,7 @@ static void remove_folder(void)
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
-    (void)argc;
-    (void)argv;
-    log_init("fuzz", LOG_SILENT);
+    fuzz_start(argc, argv);
     require(mkdtemp(folder) != NULL);
     require(atexit(remove_folder) == 0);
     snprintf(weights_path, sizeof weights_path, "%s/" CHECKPOINT_WEIGHTS, folder);

@@ -1,26 +1,13 @@
 /* fuzz_config.c - any text as config.json; what is taken lies in the ranges that later sizes are
  * computed from.
  */
-#include <stdlib.h>
-
 #include "common/gemma2_config.h"
-#include "common/log.h"
-
-int LLVMFuzzerInitialize(int *argc, char ***argv);
-int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
+#include "tests/fuzz/fuzz.h"
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
-    (void)argc;
-    (void)argv;
-    log_init("fuzz", LOG_SILENT);
+    fuzz_start(argc, argv);
     return 0;
-}
-
-static void require(int condition)
-{
-    if (!condition)
-        abort();
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)

@@ -2,26 +2,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/log.h"
+#include "tests/fuzz/fuzz.h"
 #include "tools/ccanalyze/freq_table.h"
 
 enum { MOST_LATENTS = 3 };
 
-int LLVMFuzzerInitialize(int *argc, char ***argv);
-int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
-
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
-    (void)argc;
-    (void)argv;
-    log_init("fuzz", LOG_SILENT);
+    fuzz_start(argc, argv);
     return 0;
-}
-
-static void require(int condition)
-{
-    if (!condition)
-        abort();
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)

@@ -1,26 +1,14 @@
 /* fuzz_history.c - any text as metrics.jsonl; what is taken must be consistent. */
 #include <math.h>
 #include <stdint.h>
-#include <stdlib.h>
 
-#include "common/log.h"
+#include "tests/fuzz/fuzz.h"
 #include "tools/ccanalyze/history.h"
-
-int LLVMFuzzerInitialize(int *argc, char ***argv);
-int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
-    (void)argc;
-    (void)argv;
-    log_init("fuzz", LOG_SILENT);
+    fuzz_start(argc, argv);
     return 0;
-}
-
-static void require(int condition)
-{
-    if (!condition)
-        abort();
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)

@@ -3,20 +3,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/log.h"
 #include "tests/fuzz/sources.h"
 #include "tests/unit/memory_file.h"
-
-int LLVMFuzzerInitialize(int *argc, char ***argv);
-int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 
 static struct memory_file memory;
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
-    (void)argc;
-    (void)argv;
-    log_init("fuzz", LOG_SILENT);
+    fuzz_start(argc, argv);
     if (!memory_file_open(&memory))
         abort();
     return 0;

@@ -1,25 +1,13 @@
 /* fuzz_npy.c - any bytes as a .npy header; what is taken can be written and reads back the same. */
-#include <stdlib.h>
 #include <string.h>
 
-#include "common/log.h"
 #include "common/npy.h"
-
-int LLVMFuzzerInitialize(int *argc, char ***argv);
-int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
+#include "tests/fuzz/fuzz.h"
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
-    (void)argc;
-    (void)argv;
-    log_init("fuzz", LOG_SILENT);
+    fuzz_start(argc, argv);
     return 0;
-}
-
-static void require(int condition)
-{
-    if (!condition)
-        abort();
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)

@@ -3,14 +3,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/log.h"
 #include "tests/fuzz/sources.h"
 #include "tests/unit/memory_file.h"
 
 #define MOST_ROWS 4096 /* a run of empty lists may stand for billions */
-
-int LLVMFuzzerInitialize(int *argc, char ***argv);
-int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 
 static struct memory_file memory;
 static const struct source_setup setup = {
@@ -18,9 +14,7 @@ static const struct source_setup setup = {
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
-    (void)argc;
-    (void)argv;
-    log_init("fuzz", LOG_SILENT);
+    fuzz_start(argc, argv);
     if (!memory_file_open(&memory))
         abort();
     return 0;

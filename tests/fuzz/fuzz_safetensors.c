@@ -11,23 +11,14 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "common/log.h"
 #include "common/safetensors.h"
+#include "tests/fuzz/fuzz.h"
 
 #define MOST_ELEMENTS 4096
 
 static char folder[] = "/tmp/fuzz_safetensors.XXXXXX";
 static int input_fd = -1; /* a memory file; /proc/self/fd/N opens it again */
 static char input_path[64], shard_path[64], index_path[64];
-
-int LLVMFuzzerInitialize(int *argc, char ***argv);
-int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
-
-static void require(int condition)
-{
-    if (!condition)
-        abort();
-}
 
 static void remove_folder(void)
 {
@@ -38,9 +29,7 @@ static void remove_folder(void)
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
-    (void)argc;
-    (void)argv;
-    log_init("fuzz", LOG_SILENT);
+    fuzz_start(argc, argv);
     require(mkdtemp(folder) != NULL);
     require(atexit(remove_folder) == 0);
     snprintf(shard_path, sizeof shard_path, "%s/s", folder);

@@ -9,7 +9,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "common/log.h"
 #include "repair.h"
 #include "tools/ccanalyze/salvage.h"
 #include "tools/ccanalyze/verify.h"
@@ -17,14 +16,9 @@
 static int input_fd = -1, output_fd = -1; /* memory files; /proc/self/fd/N opens them again */
 static char input_path[64], output_path[64];
 
-int LLVMFuzzerInitialize(int *argc, char ***argv);
-int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
-
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
-    (void)argc;
-    (void)argv;
-    log_init("fuzz", LOG_SILENT);
+    fuzz_start(argc, argv);
     input_fd = memfd_create("input", 0);
     output_fd = memfd_create("output", 0);
     require(input_fd >= 0 && output_fd >= 0);

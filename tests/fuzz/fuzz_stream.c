@@ -12,21 +12,15 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "common/log.h"
 #include "common/stream.h"
 #include "repair.h"
 
 static int input_fd = -1; /* a memory file; /proc/self/fd/N opens it again */
 static char input_path[64];
 
-int LLVMFuzzerInitialize(int *argc, char ***argv);
-int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
-
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
-    (void)argc;
-    (void)argv;
-    log_init("fuzz", LOG_SILENT);
+    fuzz_start(argc, argv);
     input_fd = memfd_create("input", 0);
     require(input_fd >= 0);
     snprintf(input_path, sizeof input_path, "/proc/self/fd/%d", input_fd);

@@ -19,14 +19,9 @@
 #include "common/record.h"
 #include "common/stream_order.h"
 #include "common/stream_rows.h"
+#include "tests/fuzz/fuzz.h"
 
 #define REPAIR_MODES 6
-
-static void require(int condition)
-{
-    if (!condition)
-        abort();
-}
 
 static void repair_append(struct frame_buffer *out, const uint8_t *bytes, size_t size)
 {

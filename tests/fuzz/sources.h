@@ -2,15 +2,8 @@
 #ifndef FUZZ_SOURCES_H
 #define FUZZ_SOURCES_H
 
-#include <stdlib.h>
-
+#include "tests/fuzz/fuzz.h"
 #include "tools/tokstream/source.h"
-
-static inline void require(int condition)
-{
-    if (!condition)
-        abort();
-}
 
 /* Something that depends on all of a sequence. */
 static inline uint64_t digest(const struct source_sequence *sequence)
