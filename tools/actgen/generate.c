@@ -15,7 +15,6 @@
 #include "common/log.h"
 #include "common/mem.h"
 #include "common/progress.h"
-#include "common/sig.h"
 #include "emit.h"
 #include "engine.h"
 #include "factors.h"
@@ -354,16 +353,6 @@ static int start_progress(struct generate *generate)
     return progress_start(&generate->progress, &progress);
 }
 
-static void abort_output(struct generate *generate, int code)
-{
-    char reason[128];
-    if (code == ERR_INTERRUPTED)
-        snprintf(reason, sizeof reason, "actgen was stopped by signal %d", sig_pending());
-    else
-        snprintf(reason, sizeof reason, "actgen: %s", err_meaning(code));
-    stream_writer_abort(generate->writer, code, reason);
-}
-
 static int produce(struct generate *generate)
 {
     const struct generate_setup *setup = generate->setup;
@@ -387,7 +376,7 @@ static int produce(struct generate *generate)
     if (generate->emit.window != NULL)
         status = window_status(generate->emit.window, status);
     if (status != ERR_CLOSED && status != ERR_IO)
-        abort_output(generate, status);
+        stream_writer_abort(generate->writer, status, NULL);
     return status;
 }
 

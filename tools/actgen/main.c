@@ -58,10 +58,7 @@ static const struct opt actgen_table[] = {
         "nccl: to cctrain on another; shm is not built"),
     OPT_CHOICE("format", 0, S, format, "stream|memmap", "stream", 0,
                "the output's form; stream alone is built"),
-    OPT_STRING("output", 'o', S, output, "FILE", NULL, OPT_WRITES,
-               "write to FILE, not standard output"),
-    OPT_CHOICE("codec", 0, S, codec, STREAM_CODEC_CHOICES, "auto", 0,
-               "compression; auto: lz4 on a regular file, none elsewhere"),
+    STREAM_OUTPUT_OPTIONS(S),
     OPT_COMMON(S),
     OPT_END,
 };

@@ -14,7 +14,6 @@
 
 #include <inttypes.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "common/log.h"
 #include "common/mem.h"
@@ -116,22 +115,17 @@ int plane_feed_attach(struct plane_feed **result, const struct plane_feed_setup 
 
 static int feed_take(struct plane_feed *feed, const struct begin *begin)
 {
-    const struct kernels *kernels = feed->setup.kernels;
-    size_t bytes, indices;
-    void *memory = NULL;
-    if (!mem_mul(&bytes, (size_t)feed_slots(&feed->setup, begin), begin_row_bytes(begin)) ||
-        !mem_mul(&indices, (size_t)feed->setup.batch, sizeof(uint32_t)))
-        return mem_fail("the shuffle buffer (--shuffle-rows)", (size_t)feed->setup.rows,
-                        begin_row_bytes(begin));
-    int status = kernels->alloc(feed->setup.device, &memory, bytes);
-    feed->d_slots = memory;
+    const char *what = "the shuffle buffer (--shuffle-rows)";
+    const struct plane_feed_setup *setup = &feed->setup;
+    size_t slots = (size_t)feed_slots(setup, begin), batch = (size_t)setup->batch;
+    int status = kernels_alloc(setup->kernels, setup->device, &feed->d_slots, slots,
+                               begin_row_bytes(begin), what);
     for (size_t i = 0; i < STEP_DEPTH && status == 0; i++) {
-        void *host = NULL, *device = NULL;
-        status = kernels->host_alloc(feed->setup.device, &host, indices);
+        status = kernels_host_alloc(setup->kernels, setup->device, &feed->index[i], batch,
+                                    sizeof *feed->index[i], what);
         if (status == 0)
-            status = kernels->alloc(feed->setup.device, &device, indices);
-        feed->index[i] = host;
-        feed->d_index[i] = device;
+            status = kernels_alloc(setup->kernels, setup->device, &feed->d_index[i], batch,
+                                   sizeof *feed->d_index[i], what);
     }
     return status;
 }

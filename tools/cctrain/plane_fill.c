@@ -25,7 +25,6 @@
 #include <time.h>
 
 #include "common/log.h"
-#include "common/mem.h"
 #include "common/sig.h"
 
 enum { PLANE_FILL_CHUNK = 4096 };
@@ -45,16 +44,10 @@ uint64_t plane_fill_bytes(const struct begin *begin)
     return chunk + mirror * begin_row_bytes(begin);
 }
 
-static int fill_take(struct plane_fill *fill, void *at, bool device, size_t count, size_t size)
+static int fill_take(struct plane_fill *fill, void *memory, bool device, size_t count, size_t size)
 {
-    size_t bytes;
-    void *memory = NULL;
-    if (!mem_mul(&bytes, count, size))
-        return mem_fail("a data plane", count, size);
-    int status = device ? fill->kernels->alloc(fill->device, &memory, bytes)
-                        : fill->kernels->host_alloc(fill->device, &memory, bytes);
-    memcpy(at, &memory, sizeof memory); /* whatever type of pointer it is */
-    return status;
+    return (device ? kernels_alloc : kernels_host_alloc)(fill->kernels, fill->device, memory, count,
+                                                         size, "a data plane");
 }
 
 static int fill_take_chunk(struct plane_fill *fill)
