@@ -4,7 +4,8 @@
  * been killed never comes. So a call that NCCL goes on with is asked after every millisecond, and
  * go_on() beside it, which knows of signals and of the peer by other means. That holds for a send
  * as well: until NCCL is done with the call nothing lies in the stream, and an event recorded then
- * would be before it. What lies in the stream and waits there for a lost peer ends by an abort.
+ * would be before it. The first one waits for the peer's, and is made when a link is opened. What
+ * lies in the stream and waits there for a lost peer ends by an abort.
  *
  * NCCL's monitor of its own (RAS) opens sockets and threads in each process; it is turned off
  * unless somebody has asked for it.
@@ -26,8 +27,10 @@ enum { RANKS = 2, VERSION_LEAST = 21800, POLL_NANOSECONDS = 1000000, CLOSE_POLLS
 struct kernels_link {
     struct kernels_device *device;
     ncclComm_t communicator;
-    int peer;  /* its rank */
-    int error; /* the first failure, 0: none */
+    cudaStream_t stream; /* of the first operation, */
+    void *d_mark;        /* and what it moves */
+    int peer;            /* its rank */
+    int error;           /* the first failure, 0: none */
     int (*go_on)(void *context);
     void *context;
 };
@@ -158,6 +161,26 @@ static int settle(struct kernels_link *link, ncclResult_t answer, const char *wh
     return answer == ncclSuccess ? 0 : link->error = fail(link->device, answer, what);
 }
 
+/* The first operation sets connections up, and NCCL is done with it when the peer has come to its
+ * own. Whoever sends before it says so to the peer would wait for ever: so a byte goes over here,
+ * where both sides are. What comes later lies in its stream whether the peer has come or not. */
+static int connect_peer(struct kernels_link *link, unsigned rank)
+{
+    const struct nccl *nccl = &link->device->nccl;
+    int code = device_allocate(link->device, &link->d_mark, 1);
+    if (code == 0)
+        code = device_check(link->device,
+                            cudaStreamCreateWithFlags(&link->stream, cudaStreamNonBlocking),
+                            "cudaStreamCreateWithFlags");
+    if (code < 0)
+        return link->error = code;
+    ncclResult_t answer =
+        rank == 0
+            ? nccl->Send(link->d_mark, 1, ncclUint8, link->peer, link->communicator, link->stream)
+            : nccl->Recv(link->d_mark, 1, ncclUint8, link->peer, link->communicator, link->stream);
+    return settle(link, answer, rank == 0 ? "ncclSend" : "ncclRecv");
+}
+
 int cuda_link_open(struct kernels_device *device, struct kernels_link **opened,
                    const uint8_t id[128], unsigned rank, int (*go_on)(void *context), void *context)
 {
@@ -182,6 +205,8 @@ int cuda_link_open(struct kernels_device *device, struct kernels_link **opened,
                   link->device->nccl.CommInitRankConfig(&link->communicator, RANKS, given,
                                                         (int)rank, &config),
                   "ncclCommInitRankConfig");
+    if (code == 0)
+        code = connect_peer(link, rank);
     if (code != 0) {
         cuda_link_close(link, true);
         return code;
@@ -245,6 +270,9 @@ void cuda_link_close(struct kernels_link *link, bool lost)
             (void)link->device->nccl.CommDestroy(link->communicator);
         else
             (void)link->device->nccl.CommAbort(link->communicator);
+        if (link->stream != NULL)
+            (void)cudaStreamDestroy(link->stream);
+        device_release(link->device, link->d_mark);
     }
     free(link);
 }

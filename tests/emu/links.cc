@@ -6,8 +6,9 @@
  * is the version).
  *
  * A communicator is non-blocking, and what a call begins goes on when its state is asked for: so it
- * is with the set-up, and with the first operation, which is not in its stream before. Whoever does
- * not ask waits in vain; another call meanwhile is wrong usage. A send and a receive are operations
+ * is with the set-up, and with each operation, which is not in its stream before (a thread of
+ * NCCL puts it there). The first one waits until the peer has come to its first. Whoever does not
+ * ask waits in vain; another call meanwhile is wrong usage. A send and a receive are operations
  * of a stream that are done when all bytes have gone or come; a receive of another size than was
  * sent is said on stderr and fails. Where the peer has gone they wait without end, as on the
  * device, the state is a remote error, and an abort lets the stream go on. The end is agreed on by
@@ -56,7 +57,8 @@ struct direction {
 struct emu_link {
     struct greeting own, other;
     int listener, socket;
-    bool greeted, begun; /* it has said who it is; it has had an operation */
+    bool greeted;               /* it has said who it is */
+    bool connecting, connected; /* it has come to its first operation, and said so; both have */
     bool ending, end_sent, end_come, aborted;
     ncclResult_t state;
     struct direction sending, receiving;
@@ -263,9 +265,6 @@ static ncclResult_t begin(ncclComm_t comm, bool send_it, void *start, size_t byt
                                                                            : link->state;
     if (peer != 1 - link->own.rank || (bytes > 0 && !emu_is_device(start, bytes)))
         return ncclInvalidArgument;
-    if (link->begun)
-        return put(link, send_it, start, bytes, stream);
-    link->begun = true;
     link->pending = [=] { return put(link, send_it, start, bytes, stream); };
     return link->state = ncclInProgress;
 }
@@ -298,16 +297,31 @@ static bool has_ended(struct emu_link *link)
     return link->end_sent && link->end_come;
 }
 
+/* The first operation sets connections up, for which the peer has to have come to its own. */
+static bool is_connected(struct emu_link *link)
+{
+    char mark = 0;
+    size_t sent = 0, come = 0;
+    bool there = link->connecting || move_bytes(link, true, &mark, 1, &sent);
+    link->connecting = link->connecting || sent == 1;
+    if (!link->connected && (!there || !move_bytes(link, false, &mark, 1, &come)))
+        link->state = ncclRemoteError;
+    link->connected = link->connected || come == 1;
+    return link->connected;
+}
+
 ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t *error)
 {
     emu_guard guard(emu_lock);
     struct emu_link *link = comm->link.get();
     if (link->state == ncclInProgress) {
-        if (link->pending) {
+        if (link->pending && is_connected(link)) {
             link->state = ncclSuccess;
             std::function<ncclResult_t()> pending = std::move(link->pending);
             link->pending = nullptr;
             link->state = pending();
+        } else if (link->pending) {
+            ; /* not yet */
         } else if (link->ending) {
             if (has_ended(link))
                 link->state = ncclSuccess;

@@ -169,6 +169,44 @@ static int receive_all(const struct pair *pair)
     return 0;
 }
 
+/* The peer asks for nothing before it is told that all is sent. */
+static int send_first(const struct pair *pair)
+{
+    struct side side = open_side("cuda:0");
+    void *d_buffer = NULL;
+    REQUIRE(meet(&side, pair, 0) == 0);
+    REQUIRE(side.kernels->alloc(side.device, &d_buffer, LARGEST) == 0);
+    side.kernels->link_send(side.queue, side.link, d_buffer, LARGEST);
+    REQUIRE(write(pair->to_second[1], "", 1) == 1);
+    REQUIRE(side.kernels->wait(side.queue) == 0);
+    side.kernels->link_close(side.link, false);
+    side.kernels->free(side.device, d_buffer);
+    close_side(&side);
+    return 0;
+}
+
+static int receive_then(const struct pair *pair)
+{
+    struct side side = open_side("cuda:1");
+    void *d_buffer = NULL;
+    uint8_t said;
+    REQUIRE(meet(&side, pair, 1) == 0);
+    REQUIRE(side.kernels->alloc(side.device, &d_buffer, LARGEST) == 0);
+    REQUIRE(read(pair->to_second[0], &said, 1) == 1);
+    side.kernels->link_receive(side.queue, side.link, d_buffer, LARGEST);
+    REQUIRE(side.kernels->wait(side.queue) == 0);
+    side.kernels->link_close(side.link, false);
+    side.kernels->free(side.device, d_buffer);
+    close_side(&side);
+    return 0;
+}
+
+static void a_send_does_not_wait_for_the_peers_receive(void **state)
+{
+    (void)state;
+    expect(send_first, 0, receive_then, 0);
+}
+
 static void buffers_arrive(void **state)
 {
     (void)state;
@@ -340,6 +378,7 @@ int main(void)
     const struct CMUnitTest cpu[] = {cmocka_unit_test(the_cpu_has_no_links)};
     const struct CMUnitTest cuda[] = {
         cmocka_unit_test(buffers_arrive),
+        cmocka_unit_test(a_send_does_not_wait_for_the_peers_receive),
         cmocka_unit_test(a_peer_that_is_killed_is_lost),
         cmocka_unit_test(waiting_for_a_peer_can_be_given_up),
         cmocka_unit_test(one_device_for_both_is_refused),
