@@ -1,11 +1,11 @@
 /* link.cu - a way from the device of one process to that of another, by NCCL.
  *
  * The communicator is a non-blocking one: NCCL waits for the peer without end, and a peer that has
- * been killed never comes. So a call that NCCL goes on with is asked after every millisecond, and
- * go_on() beside it, which knows of signals and of the peer by other means. That holds for a send
- * as well: until NCCL is done with the call nothing lies in the stream, and an event recorded then
- * would be before it. The first one waits for the peer's, and is made when a link is opened. What
- * lies in the stream and waits there for a lost peer ends by an abort.
+ * been killed never comes. So a call that NCCL goes on with is asked after 20,000 times a second,
+ * and go_on() beside it, which knows of signals and of the peer by other means. That holds for a
+ * send as well: until NCCL is done with the call nothing lies in the stream, and an event recorded
+ * then would be before it. The first one waits for the peer's, and is made when a link is opened.
+ * What lies in the stream and waits there for a lost peer ends by an abort.
  *
  * NCCL's monitor of its own (RAS) opens sockets and threads in each process; it is turned off
  * unless somebody has asked for it.
@@ -22,7 +22,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { RANKS = 2, VERSION_LEAST = 21800, POLL_NANOSECONDS = 1000000, CLOSE_POLLS = 5000 };
+enum { RANKS = 2, VERSION_LEAST = 21800, POLL_NANOSECONDS = 50000, CLOSE_POLLS = 100000 };
 
 struct kernels_link {
     struct kernels_device *device;
