@@ -149,7 +149,8 @@ const unsigned char *emu_warp_exchange(const void *mine, size_t bytes, unsigned 
     if (warp->there != 0 && warp->what != what && strcmp(warp->what, what) != 0)
         emu_kernel_fault("the lanes of a warp are in different collectives");
     warp->what = what;
-    memcpy(warp->lanes[place][lane], mine, bytes);
+    if (bytes > 0) /* a barrier of the warp brings nothing, and no address */
+        memcpy(warp->lanes[place][lane], mine, bytes);
     warp->came[place] = (warp->there == 0 ? 0 : warp->came[place]) | 1u << lane;
     warp->there |= 1u << lane;
     if (warp->there == warp->live) {
