@@ -100,35 +100,6 @@ killed_mid_way() {
     [ "$(grep -c error: "$BATS_TEST_TMPDIR/b.actgen")" -eq 1 ]
 }
 
-# 30 wake-ups without a word, for both at once. The stopped ends hold their pipes open all the while; DATA of 3,800
-# rows, which have not been taken, is more than a pipe holds.
-@test "whichever end hangs, the other ends with 75" {
-    local pids status=0
-    mkfifo "$BATS_TEST_TMPDIR/to_taker" "$BATS_TEST_TMPDIR/to_trainer"
-    CCPIPE_BACKENDS=$EMULATED "$TAKE" cuda:1 stop 100 <"$BATS_TEST_TMPDIR/to_taker" >"$BATS_TEST_TMPDIR/rows" 3>&- &
-    pids=($!)
-    CCPIPE_BACKENDS=$EMULATED "$VIA" nccl cuda:0 20 "$dir/rows" stop 200 >"$BATS_TEST_TMPDIR/to_trainer" 3>&- &
-    pids+=($!)
-    train cuda:1 "$BATS_TEST_TMPDIR/run" --shuffle-rows 50 --shuffle-seed 3 <"$BATS_TEST_TMPDIR/to_trainer" \
-        2>"$BATS_TEST_TMPDIR/trainer" &
-    pids+=($!)
-    "$BIN/tokstream" -q --limit 40 --seq-len 96 "$pair/tokens/validation.parquet" >"$dir/many"
-    CCPIPE_BACKENDS=$EMULATED timeout 100 "$BIN/actgen" --device cuda:0 --batch 40 --norm none \
-        --model "base=$pair/base" --hook blocks.0.hook_resid_pre --via nccl "$dir/many" >"$BATS_TEST_TMPDIR/to_taker" \
-        2>"$BATS_TEST_TMPDIR/generator" || status=$?
-    cat "$BATS_TEST_TMPDIR/generator"
-    [ $status -eq 75 ]
-    status=0
-    wait "${pids[2]}" || status=$?
-    cat "$BATS_TEST_TMPDIR/trainer"
-    kill -KILL "${pids[0]}" "${pids[1]}"
-    [ $status -eq 75 ]
-    [ "$(grep -c 'error: .*lost' "$BATS_TEST_TMPDIR/generator")" -eq 1 ]
-    [ "$(grep -c 'error: .*lost' "$BATS_TEST_TMPDIR/trainer")" -eq 1 ]
-    via 20 50 "$BATS_TEST_TMPDIR/run" -- --resume
-    same_weights "$dir/run" "$BATS_TEST_TMPDIR/run"
-}
-
 @test "a trainer that has all its steps leaves, and actgen ends" {
     actgen --batch 1 --via nccl | train cuda:1 "$BATS_TEST_TMPDIR/run" --shuffle-rows 50 --steps 3
     [ "${PIPESTATUS[*]}" = "0 0" ]

@@ -90,24 +90,6 @@ setup() {
     same_weights "$dir/run" "$BATS_TEST_TMPDIR/run"
 }
 
-# 30 wake-ups without a word. The generator holds the pipe open all the while, and has sent 246 rows: the draws of
-# four blocks of 50 are known, which make 6 batches, and some of the fifth.
-@test "a generator that hangs is 75 as well, with a checkpoint of all that came" {
-    local status=0
-    mkfifo "$BATS_TEST_TMPDIR/pipe"
-    CCPIPE_BACKENDS=$EMULATED "$VIA" "$PLANE" cuda 20 "$dir/rows" stop 250 >"$BATS_TEST_TMPDIR/pipe" 3>&- &
-    local generator=$!
-    train cuda "$BATS_TEST_TMPDIR/run" --shuffle-rows 50 --shuffle-seed 3 <"$BATS_TEST_TMPDIR/pipe" \
-        2>"$BATS_TEST_TMPDIR/err" || status=$?
-    kill -KILL $generator
-    cat "$BATS_TEST_TMPDIR/err"
-    [ "$status" -eq 75 ]
-    [ "$(grep -c 'error: .*lost: it has not been heard of for too long' "$BATS_TEST_TMPDIR/err")" -eq 1 ]
-    [ -e "$BATS_TEST_TMPDIR/run/step-6" ] || [ -e "$BATS_TEST_TMPDIR/run/step-7" ]
-    via 20 50 "$BATS_TEST_TMPDIR/run" -- --resume
-    same_weights "$dir/run" "$BATS_TEST_TMPDIR/run"
-}
-
 @test "a trainer that is killed is 75 for the generator, which waits for nothing" {
     local trainer status=0
     mkfifo "$BATS_TEST_TMPDIR/pipe"

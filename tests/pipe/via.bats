@@ -61,18 +61,6 @@ ended() {
     grep -q 'error: .*lost' "$BATS_TEST_TMPDIR/err"
 }
 
-# 30 wake-ups without a word. The taker holds the pipe open all the while.
-@test "a trainer that hangs is 75 as well" {
-    mkfifo "$BATS_TEST_TMPDIR/pipe"
-    CCPIPE_BACKENDS=$EMULATED "$TAKE" cuda stop 100 <"$BATS_TEST_TMPDIR/pipe" >"$BATS_TEST_TMPDIR/rows" 3>&- &
-    local taker=$! status=0
-    actgen --via cuda-ipc "$dir/tokens" >"$BATS_TEST_TMPDIR/pipe" 2>"$BATS_TEST_TMPDIR/err" || status=$?
-    cat "$BATS_TEST_TMPDIR/err"
-    kill -KILL $taker
-    [ "$status" -eq 75 ]
-    [ "$(grep -c 'error: .*lost' "$BATS_TEST_TMPDIR/err")" -eq 1 ]
-}
-
 @test "a trainer that has enough ends actgen as a reader that goes away does" {
     ended 0 bye
 }
