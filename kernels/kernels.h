@@ -196,7 +196,8 @@ struct kernels {
                       size_t bytes);
     void (*link_receive)(struct kernels_queue *queue, struct kernels_link *link, void *d_to,
                          size_t bytes);
-    int (*link_poll)(struct kernels_link *link); /* 0, or the code of a failure that is logged */
+    /* 0; the code of a failure, logged; or go_on()'s, where that knows why the peer has gone. */
+    int (*link_poll)(struct kernels_link *link);
     /* Both sides close, and wait some seconds for each other; lost: this one waits for nobody. NULL
      * is fine. */
     void (*link_close)(struct kernels_link *link, bool lost);

@@ -22,7 +22,13 @@
 #include <string.h>
 #include <time.h>
 
-enum { RANKS = 2, VERSION_LEAST = 21800, POLL_NANOSECONDS = 50000, CLOSE_POLLS = 100000 };
+enum {
+    RANKS = 2,
+    VERSION_LEAST = 21800,
+    POLL_NANOSECONDS = 50000,
+    CLOSE_POLLS = 100000,
+    WORD_POLLS = 10000
+};
 
 struct kernels_link {
     struct kernels_device *device;
@@ -148,6 +154,20 @@ static void pause_asking(void)
     (void)nanosleep(&pause, NULL);
 }
 
+/* The first failure. Where the peer's end has gone, go_on() may know why: the peer may have said
+ * that it leaves before it closed, and that word be a moment behind. */
+static int break_link(struct kernels_link *link, ncclResult_t answer, const char *what)
+{
+    int code = 0;
+    for (unsigned polls = 0; answer == ncclRemoteError && code == 0 && polls < WORD_POLLS;
+         polls++) {
+        code = link->go_on(link->context);
+        if (code == 0)
+            pause_asking();
+    }
+    return link->error = code != 0 ? code : fail(link->device, answer, what);
+}
+
 /* What NCCL has begun, and has answered so, is waited for: 0, or the code of its failure or of
  * go_on(), which the link keeps. */
 static int settle(struct kernels_link *link, ncclResult_t answer, const char *what)
@@ -158,7 +178,7 @@ static int settle(struct kernels_link *link, ncclResult_t answer, const char *wh
             return link->error = code;
         pause_asking();
     }
-    return answer == ncclSuccess ? 0 : link->error = fail(link->device, answer, what);
+    return answer == ncclSuccess ? 0 : break_link(link, answer, what);
 }
 
 /* The first operation sets connections up, and NCCL is done with it when the peer has come to its
@@ -245,8 +265,8 @@ int cuda_link_poll(struct kernels_link *link)
         return link->error;
     ncclResult_t answer = ask(link);
     if (answer != ncclSuccess && answer != ncclInProgress)
-        link->error = fail(link->device, answer, "the link to the other device");
-    return link->error;
+        return break_link(link, answer, "the link to the other device");
+    return 0;
 }
 
 /* An end that both sides agree on: true, where the other does so within CLOSE_POLLS. */

@@ -262,6 +262,61 @@ static int is_killed(const struct pair *pair)
     return raise(SIGKILL);
 }
 
+/* What is known of the peer: once it is asked to leave, that it has, after a few questions. */
+struct word {
+    bool leaves;
+    int asked;
+};
+
+static int comes_late(void *context)
+{
+    struct word *word = context;
+    return word->leaves && ++word->asked == ASKED_MOST ? ERR_CLOSED : 0;
+}
+
+static int is_left(const struct pair *pair)
+{
+    const struct timespec pause = {.tv_nsec = 1000000};
+    struct side side = open_side("cuda:0");
+    struct word word = {0};
+    void *d_buffer = NULL;
+    uint8_t id[128];
+    REQUIRE(side.kernels->alloc(side.device, &d_buffer, LARGEST) == 0);
+    REQUIRE(side.kernels->link_id(side.device, id) == 0);
+    REQUIRE(write(pair->to_second[1], id, sizeof id) == (ssize_t)sizeof id);
+    REQUIRE(side.kernels->link_open(side.device, &side.link, id, 0, comes_late, &word) == 0);
+    side.kernels->link_send(side.queue, side.link, d_buffer, LARGEST);
+    word.leaves = true;
+    REQUIRE(write(pair->to_second[1], "", 1) == 1);
+    int code;
+    while ((code = side.kernels->link_poll(side.link)) == 0)
+        nanosleep(&pause, NULL);
+    REQUIRE(code == ERR_CLOSED);
+    REQUIRE(side.kernels->link_poll(side.link) == ERR_CLOSED);
+    side.kernels->link_close(side.link, true);
+    REQUIRE(side.kernels->wait(side.queue) == 0);
+    side.kernels->free(side.device, d_buffer);
+    close_side(&side);
+    return 0;
+}
+
+static int leaves(const struct pair *pair)
+{
+    char byte;
+    struct side side = open_side("cuda:1");
+    REQUIRE(meet(&side, pair, 1) == 0);
+    REQUIRE(read(pair->to_second[0], &byte, 1) == 1);
+    side.kernels->link_close(side.link, true);
+    close_side(&side);
+    return 0;
+}
+
+static void a_peer_that_has_left_is_no_failure(void **state)
+{
+    (void)state;
+    expect(is_left, 0, leaves, 0);
+}
+
 static void a_peer_that_is_killed_is_lost(void **state)
 {
     (void)state;
@@ -379,6 +434,7 @@ int main(void)
     const struct CMUnitTest cuda[] = {
         cmocka_unit_test(buffers_arrive),
         cmocka_unit_test(a_send_does_not_wait_for_the_peers_receive),
+        cmocka_unit_test(a_peer_that_has_left_is_no_failure),
         cmocka_unit_test(a_peer_that_is_killed_is_lost),
         cmocka_unit_test(waiting_for_a_peer_can_be_given_up),
         cmocka_unit_test(one_device_for_both_is_refused),

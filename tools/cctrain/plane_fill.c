@@ -119,15 +119,13 @@ static int fill_wait_for_peer(struct plane_fill *fill)
     int status;
     kernels->event_record(fill->queue, fill->done);
     while ((status = kernels->event_poll(fill->done)) == 0) {
-        if ((status = kernels->link_poll(fill->link)) != 0)
-            return status;
-        status = plane_go_on(fill->plane);
-        if (status == ERR_CLOSED)
-            return log_fail(ERR_PEER, "the generator ended in the middle of a pass");
-        if (status != 0)
-            return status;
+        if ((status = kernels->link_poll(fill->link)) != 0 ||
+            (status = plane_go_on(fill->plane)) != 0)
+            break;
         nanosleep(&pause, NULL);
     }
+    if (status == ERR_CLOSED)
+        return log_fail(ERR_PEER, "the generator ended in the middle of a pass");
     return status < 0 ? status : 0;
 }
 
