@@ -196,6 +196,25 @@ bool emu_is_device(const void *address, size_t bytes)
     return offset <= entry.second.bytes && bytes <= entry.second.bytes - offset;
 }
 
+/* What was freed last stays out of reach, so that nothing else comes to lie there (a fiber's stack,
+ * say), and who still reaches for it is found. */
+static void bury(const struct piece *piece)
+{
+    static struct {
+        void *mapping;
+        size_t mapped;
+    } graves[64];
+    static unsigned buried;
+    auto *grave = &graves[buried++ % 64];
+    if (grave->mapping != NULL)
+        munmap(grave->mapping, grave->mapped);
+    grave->mapping = mmap(piece->mapping, piece->mapped, PROT_NONE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
+    grave->mapped = piece->mapped;
+    if (grave->mapping == MAP_FAILED)
+        grave->mapping = NULL;
+}
+
 /* mapped: by cudaIpcOpenMemHandle(). */
 cudaError_t emu_release(void *memory, bool mapped)
 {
@@ -208,7 +227,7 @@ cudaError_t emu_release(void *memory, bool mapped)
             (void)fallocate(store.file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                             entry->second.at, (off_t)page_bytes(entry->second.bytes));
     }
-    munmap(entry->second.mapping, entry->second.mapped);
+    bury(&entry->second);
     pieces.erase(entry);
     return cudaSuccess;
 }
