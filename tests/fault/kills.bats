@@ -5,7 +5,7 @@ setup() {
 }
 
 @test "kill, terminate, interrupt, stop: nothing hangs, nothing is left, the weights are those of a run left alone" {
-    run tests/fault/kill_loop "${KILLS:-50}" "${KILL_SEED:-$RANDOM}"
+    run tests/fault/kill_loop "${KILLS:-30}" "${KILL_SEED:-$RANDOM}"
     echo "$output"
     [ "$status" -eq 0 ]
 }
@@ -14,7 +14,7 @@ setup() {
 @test "so it is where the rows go from device to device" {
     local plane
     for plane in cuda-ipc nccl; do
-        run tests/fault/kill_loop $((${KILLS:-50} / 10)) "${KILL_SEED:-$RANDOM}" "$plane"
+        run tests/fault/kill_loop $((${KILLS:-30} / 10)) "${KILL_SEED:-$RANDOM}" "$plane"
         echo "$output"
         [ "$status" -eq 0 ]
     done
