@@ -18,8 +18,8 @@
 #include <unistd.h>
 
 #include "common/le.h"
-#include "common/log.h"
 #include "common/plane_wire.h"
+#include "fuzz.h"
 
 enum { BUFFERS = 3, CAPACITY = 5, OWN_DEVICE = 1 };
 
@@ -62,20 +62,9 @@ struct session {
 static int listener = -1; /* where a trainer under test attaches */
 static char listener_name[BEGIN_SOCKET_BYTES];
 
-int LLVMFuzzerInitialize(int *argc, char ***argv);
-int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
-
-static void require(int condition)
-{
-    if (!condition)
-        abort();
-}
-
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
-    (void)argc;
-    (void)argv;
-    log_init("fuzz", LOG_SILENT);
+    fuzz_start(argc, argv);
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     socklen_t size = sizeof address;
     listener = socket(AF_UNIX, SOCK_SEQPACKET, 0);
