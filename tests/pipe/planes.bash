@@ -55,6 +55,18 @@ same_weights() {
     cmp "$1/step-8/optim.safetensors" "$2/step-8/optim.safetensors"
 }
 
+# same_at SIZES...: N:CAPACITY each; rows by the plane train to the bytes of the same rows through shufbuf.
+same_at() {
+    local sizes n
+    for sizes in "$@"; do
+        n=${sizes%:*}
+        inline "$n" "$BATS_TEST_TMPDIR/inline.$n"
+        via "${sizes#*:}" "$n" "$BATS_TEST_TMPDIR/via.$n"
+        generator_status 0
+        same_weights "$BATS_TEST_TMPDIR/inline.$n" "$BATS_TEST_TMPDIR/via.$n"
+    done
+}
+
 # actgen [OPTION...]: on the emulated device, as its rows there differ from the CPU's in the last bits.
 actgen() {
     CCPIPE_BACKENDS=$EMULATED timeout 100 "$BIN/actgen" -q --device "$FROM" --dtype f32 --row-dtype bf16 \
