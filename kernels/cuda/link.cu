@@ -181,12 +181,27 @@ static int settle(struct kernels_link *link, ncclResult_t answer, const char *wh
     return answer == ncclSuccess ? 0 : break_link(link, answer, what);
 }
 
+/* Puts a send or a receive into a stream: 0, or the code of the link's failure. */
+static int put(struct kernels_link *link, bool sends, void *d_memory, size_t bytes,
+               cudaStream_t stream)
+{
+    const struct nccl *nccl = &link->device->nccl;
+    if (link->error != 0)
+        return link->error;
+    if (sends)
+        return settle(
+            link, nccl->Send(d_memory, bytes, ncclUint8, link->peer, link->communicator, stream),
+            "ncclSend");
+    return settle(link,
+                  nccl->Recv(d_memory, bytes, ncclUint8, link->peer, link->communicator, stream),
+                  "ncclRecv");
+}
+
 /* The first operation sets connections up, and NCCL is done with it when the peer has come to its
  * own. Whoever sends before it says so to the peer would wait for ever: so a byte goes over here,
  * where both sides are. What comes later lies in its stream whether the peer has come or not. */
 static int connect_peer(struct kernels_link *link, unsigned rank)
 {
-    const struct nccl *nccl = &link->device->nccl;
     int code = device_allocate(link->device, &link->d_mark, 1);
     if (code == 0)
         code = device_check(link->device,
@@ -194,11 +209,7 @@ static int connect_peer(struct kernels_link *link, unsigned rank)
                             "cudaStreamCreateWithFlags");
     if (code < 0)
         return link->error = code;
-    ncclResult_t answer =
-        rank == 0
-            ? nccl->Send(link->d_mark, 1, ncclUint8, link->peer, link->communicator, link->stream)
-            : nccl->Recv(link->d_mark, 1, ncclUint8, link->peer, link->communicator, link->stream);
-    return settle(link, answer, rank == 0 ? "ncclSend" : "ncclRecv");
+    return put(link, rank == 0, link->d_mark, 1, link->stream);
 }
 
 int cuda_link_open(struct kernels_device *device, struct kernels_link **opened,
@@ -239,24 +250,14 @@ void cuda_link_send(struct kernels_queue *queue, struct kernels_link *link, cons
                     size_t bytes)
 {
     if (queue_enter(queue))
-        queue->error = link->error != 0
-                           ? link->error
-                           : settle(link,
-                                    link->device->nccl.Send(d_from, bytes, ncclUint8, link->peer,
-                                                            link->communicator, queue->stream),
-                                    "ncclSend");
+        queue->error = put(link, true, const_cast<void *>(d_from), bytes, queue->stream);
 }
 
 void cuda_link_receive(struct kernels_queue *queue, struct kernels_link *link, void *d_to,
                        size_t bytes)
 {
     if (queue_enter(queue))
-        queue->error = link->error != 0
-                           ? link->error
-                           : settle(link,
-                                    link->device->nccl.Recv(d_to, bytes, ncclUint8, link->peer,
-                                                            link->communicator, queue->stream),
-                                    "ncclRecv");
+        queue->error = put(link, false, d_to, bytes, queue->stream);
 }
 
 int cuda_link_poll(struct kernels_link *link)
