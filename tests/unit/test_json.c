@@ -154,12 +154,33 @@ static void files_are_written_and_read(void **state)
     json_decref(value);
 }
 
+/* Sums that no integer of JSON holds are the largest; no program writes such counts. */
+static void counts_are_added_by_name(void **state)
+{
+    (void)state;
+    const json_int_t largest = INT64_MAX;
+    json_t *sums = json_pack("{s:I, s:i}", "cut", largest - 5, "lost", 2);
+    json_t *more = json_pack("{s:i, s:i}", "cut", 5, "new", 7);
+    json_t *over = json_pack("{s:i}", "cut", 1), *below = json_pack("{s:i}", "cut", -1);
+    assert_true(json_is_counts(sums) && json_is_counts(more));
+    assert_true(!json_is_counts(below) && !json_is_counts(NULL));
+    assert_int_equal(json_add_counts(sums, more), 0);
+    assert_true(json_integer_value(json_object_get(sums, "cut")) == largest);
+    assert_int_equal(json_integer_value(json_object_get(sums, "lost")), 2);
+    assert_int_equal(json_integer_value(json_object_get(sums, "new")), 7);
+    assert_int_equal(json_add_counts(sums, over), 0);
+    assert_true(json_integer_value(json_object_get(sums, "cut")) == largest);
+    json_t *all[] = {sums, more, over, below};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        json_decref(all[i]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(depth_is_bounded),           cmocka_unit_test(what_is_no_json_is_refused),
         cmocka_unit_test(members_have_their_type),    cmocka_unit_test(text_is_canonical),
-        cmocka_unit_test(files_are_written_and_read),
+        cmocka_unit_test(files_are_written_and_read), cmocka_unit_test(counts_are_added_by_name),
     };
     return cmocka_run_group_tests(tests, set_up, NULL);
 }
